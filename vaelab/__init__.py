@@ -1,0 +1,1 @@
+"""Train and judge variational autoencoders of medical images."""

@@ -1,0 +1,1 @@
+"""What the VAE cannot explain: scores, maps, the detector."""

@@ -1,0 +1,49 @@
+"""AnomalyDetector: an image in; a reconstruction, a heat map and a score out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from vaelab.anomaly.maps import residual_map
+from vaelab.anomaly.scores import Score
+from vaelab.models.vae import VAE, VAEOutput
+
+
+class Finding(NamedTuple):
+    """What the detector says of a batch."""
+
+    x_hat: Tensor
+    """Reconstruction, (B, C, ...)."""
+    heatmap: Tensor
+    """|x - x_hat| averaged over channels, (B, ...)."""
+    score: Tensor
+    """Anomaly score, (B,), larger is more abnormal."""
+    output: VAEOutput
+    """All that the VAE said."""
+
+
+class AnomalyDetector:
+    """Judges images by what a VAE of healthy anatomy cannot explain.
+
+    Args:
+        model: a trained VAE; it is put into evaluation mode, so that results are deterministic.
+        score: turns an image and the VAE's output into a number.
+        device: where to compute.
+    """
+
+    def __init__(self, model: VAE, score: Score, device: torch.device | str = "cpu") -> None:
+        self.model = model.to(device).eval()
+        self.score = score
+        self.device = torch.device(device)
+
+    @torch.inference_mode()
+    def __call__(self, x: Tensor) -> Finding:
+        """Examine a batch, (B, C, ...); the result is on the CPU."""
+        x = x.to(self.device)
+        output: VAEOutput = self.model(x)
+        finding = (output.x_hat, residual_map(x, output.x_hat), self.score(x, output))
+        x_hat, heatmap, score = (tensor.float().cpu() for tensor in finding)
+        return Finding(x_hat, heatmap, score, VAEOutput(*(part.float().cpu() for part in output)))

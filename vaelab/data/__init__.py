@@ -1,0 +1,1 @@
+"""From files to batches: index, split, transforms, cache, phantoms."""

@@ -1,0 +1,337 @@
+"""Chest X-rays in the Kaggle "Chest X-Ray Images (Pneumonia)" layout.
+
+Kermany et al. 2018 (doi:10.17632/rscbjbr9sj.2): ``{train,val,test}/{NORMAL,PNEUMONIA}/*.jpeg``.
+Only normal images are ever learned from. Kaggle's own ``val`` has 16 images: its normal ones
+join the training pool, from which validation is split by patient; its sick ones serve only to
+look for leaks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Compose, Transform
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from vaelab.data.cache import cached_dataset
+from vaelab.data.index import (
+    Record,
+    check_root,
+    enumerate_names,
+    patient_of,
+    split_by_patient,
+)
+from vaelab.data.module import Phantoms, SplitDataModule
+from vaelab.errors import UserError
+
+log = logging.getLogger(__name__)
+
+NORMAL, SICK = "NORMAL", "PNEUMONIA"
+SUFFIXES = {".jpeg", ".jpg", ".png"}
+PATIENT_PATTERN = r"^(person\d+|(?:NORMAL2-)?IM-\d+)"
+HINT = f"the Kaggle layout is needed, with train/{NORMAL}, test/{NORMAL} and test/{SICK}"
+
+
+def scan_chest_xray(
+    root_dir: str | Path | None, patient_pattern: str = PATIENT_PATTERN
+) -> list[Record]:
+    """Index every image under ``root_dir``, ordered by id.
+
+    Returns:
+        One record per image: ``id`` (path below the root), ``patient``, ``label`` (0 normal,
+        1 sick), ``part`` (train, val or test) and ``path``.
+
+    Raises:
+        UserError: when the root or one of the three folders that are needed holds no image.
+    """
+    root = check_root(root_dir, HINT)
+    records: list[Record] = []
+    for part in ("train", "val", "test"):
+        for label, name in enumerate((NORMAL, SICK)):
+            for path in _images(root / part / name):
+                records.append(
+                    {
+                        "id": path.relative_to(root).as_posix(),
+                        "patient": patient_of(path.name, patient_pattern),
+                        "label": label,
+                        "part": part,
+                        "path": str(path),
+                    }
+                )
+    found = {(record["part"], record["label"]) for record in records}
+    needed = {("train", 0): f"train/{NORMAL}", ("test", 0): f"test/{NORMAL}"}
+    needed[("test", 1)] = f"test/{SICK}"
+    empty = [folder for key, folder in needed.items() if key not in found]
+    if empty:
+        raise UserError(f"dataset.root_dir={root}: no image in {', '.join(empty)}; {HINT}")
+    return records
+
+
+def split_chest_xray(
+    records: Sequence[Record], val_split: float, seed: int, test_per_class: int | None = None
+) -> dict[str, list[Record]]:
+    """Normal images for training and validation, as many sick as normal ones for testing.
+
+    Args:
+        records: as ``scan_chest_xray`` gives them.
+        val_split: share of the patients of the training pool kept for validation, in (0, 1).
+        seed: of both draws.
+        test_per_class: images of each class in the test split; None takes all of the rarer class.
+
+    Returns:
+        ``train``, ``val`` and ``test``; the pool loses, with a warning, what test images show too.
+
+    Raises:
+        UserError: when ``test_per_class`` asks for more than there is.
+    """
+    pool = [r for r in records if r["part"] != "test" and r["label"] == 0]
+    test = [r for r in records if r["part"] == "test"]
+    pool = _drop_seen_in_test(pool, [r for r in test if r["label"] == 0])
+    train, val = split_by_patient(pool, val_split, seed)
+    return {"train": train, "val": val, "test": _balanced(test, seed, test_per_class)}
+
+
+def check_no_sick(normal: Sequence[Record], sick: Sequence[Record]) -> None:
+    """Make sure that no image to learn from is sick: by folder, by patient and by content.
+
+    Raises:
+        UserError: listing each image that lies in (or links to) a folder of sick ones, whose
+            patient has a sick image, or whose bytes equal those of a sick image.
+    """
+    leaks: list[str] = []
+    sick_patients = {record["patient"]: record for record in sick}
+    same = _same_content(normal, sick)
+    for record in normal:
+        inside = [*Path(record["id"]).parts[:-1], *Path(record["path"]).resolve().parts[:-1]]
+        if SICK in inside:
+            leaks.append(f"{record['id']}: lies in a folder {SICK}")
+        elif record["patient"] in sick_patients:
+            other = sick_patients[record["patient"]]["id"]
+            leaks.append(f"{record['id']}: patient {record['patient']} is sick in {other}")
+        elif record["id"] in same:
+            leaks.append(f"{record['id']}: is the same file as {same[record['id']]}")
+    if leaks:
+        raise UserError(
+            f"{len(leaks)} images to learn healthy anatomy from are sick; remove or move them:"
+            f"{enumerate_names(leaks)}"
+        )
+
+
+class LoadGreyImage(Transform):
+    """Read an image file as (1, H, W) float32, grey, resized, min–max scaled to [0, 1].
+
+    Args:
+        image_size: (H, W) in pixels. The aspect ratio is not kept.
+    """
+
+    def __init__(self, image_size: Sequence[int]) -> None:
+        self.height, self.width = image_size
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Add ``image`` in place of ``path``.
+
+        Raises:
+            UserError: for a file that cannot be decoded.
+        """
+        result = {key: value for key, value in data.items() if key != "path"}
+        result["image"] = torch.from_numpy(self._read(data["path"]))[None]
+        return result
+
+    def _read(self, path: str) -> np.ndarray:
+        try:
+            with Image.open(path) as image:
+                # A JPEG decodes at 1/2, 1/4 or 1/8 for a fraction of the cost; twice the target
+                # leaves the resize enough to average over.
+                image.draft("L", (2 * self.width, 2 * self.height))
+                deep = image.mode.startswith(("I", "F"))  # 16-bit PNG: "L" would clip it
+                grey = image.convert("F") if deep else image.convert("L").convert("F")
+                small = grey.resize((self.width, self.height), Image.Resampling.BILINEAR)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UserError(f"{path}: not a readable image ({error})") from error
+        pixels = np.asarray(small, dtype=np.float32)
+        low, high = pixels.min(), pixels.max()
+        # A constant image has no range to scale; it becomes black.
+        scaled: np.ndarray = (pixels - low) / max(high - low, np.float32(1e-6))
+        return scaled
+
+
+class ImagesInMemory(Dataset[dict[str, Any]]):
+    """Decoded images of one split: each is decoded once in a run, whatever the epochs."""
+
+    def __init__(self, images: Tensor, labels: Sequence[int], ids: Sequence[str]) -> None:
+        self.images = images  # (N, 1, H, W)
+        self.labels = list(labels)
+        self.ids = list(ids)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": self.images[index], "label": self.labels[index], "id": self.ids[index]}
+
+
+class ChestXrayDataModule(SplitDataModule):
+    """Loaders of ``{"image", "label", "id"}`` batches of grey images in [0, 1].
+
+    ``image`` is float32 (B, 1, H, W), ``label`` int64 (B,) with 0 normal and 1 sick. Train and
+    validation hold normal images only.
+
+    Args:
+        root_dir: folder in the Kaggle layout; with ``phantoms``, the folder to write it under.
+        splits_dir, cache_dir, patient_pattern, val_split, seed, batch_size, num_workers,
+            cache_rate, phantoms: see ``SplitDataModule``.
+        image_size: (H, W) in pixels.
+        test_per_class: images of each class to test on; None takes all of the rarer class.
+    """
+
+    channel_names = ("x-ray",)
+
+    def __init__(
+        self,
+        root_dir: str | None,
+        splits_dir: str,
+        cache_dir: str,
+        image_size: Sequence[int] = (128, 128),
+        test_per_class: int | None = None,
+        patient_pattern: str = PATIENT_PATTERN,
+        val_split: float = 0.1,
+        seed: int = 42,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        cache_rate: float = 1.0,
+        phantoms: Phantoms | None = None,
+    ) -> None:
+        super().__init__(
+            root_dir, splits_dir, cache_dir, patient_pattern, val_split, seed,
+            batch_size, num_workers, cache_rate, phantoms,
+        )  # fmt: skip
+        if len(image_size) != 2 or not all(side > 0 for side in image_size):
+            raise UserError(
+                f"dataset.image_size={list(image_size)}: two sides in pixels; try [128,128]"
+            )
+        self.image_size = list(image_size)
+        self.test_per_class = test_per_class
+        self._decoded: dict[str, ImagesInMemory] = {}
+
+    def scan(self, root_dir: str | Path | None) -> list[Record]:
+        """Index the images."""
+        return scan_chest_xray(root_dir, self.patient_pattern)
+
+    def split(self, records: list[Record]) -> dict[str, list[Record]]:
+        """Split as ``split_chest_xray`` does."""
+        return split_chest_xray(records, self.val_split, self.seed, self.test_per_class)
+
+    def check(self, splits: Mapping[str, Sequence[Record]], records: Sequence[Record]) -> None:
+        """Make sure, for a saved split too, that nothing sick is learned from."""
+        sick = [record for record in records if record["label"] == 1]
+        check_no_sick([*splits["train"], *splits["val"]], sick)
+
+    def dataset(self, split: str) -> ImagesInMemory:
+        """The images of one split, decoded on first use, with a progress bar.
+
+        Raises:
+            UserError: listing every file that cannot be decoded.
+        """
+        if split not in self._decoded:
+            self._decoded[split] = self._decode(split)
+        return self._decoded[split]
+
+    def _decode(self, split: str) -> ImagesInMemory:
+        records = self.splits[split]
+        settings = {"image_size": self.image_size}
+        cached = cached_dataset(
+            [{"id": record["id"], "path": record["path"]} for record in records],
+            Compose([LoadGreyImage(self.image_size)]),
+            settings,
+            self.cache_dir,
+            self.cache_rate,
+        )
+        images: list[Tensor] = []
+        unreadable: list[str] = []
+        with ThreadPoolExecutor() as pool:  # decoding lets go of the interpreter's lock
+            jobs = [pool.submit(cached.__getitem__, index) for index in range(len(records))]
+            for job in tqdm(jobs, desc=f"reading {split} images", unit="image", leave=False):
+                try:
+                    images.append(job.result()["image"])
+                except RuntimeError as error:  # MONAI's Compose wraps what a transform raises
+                    if not isinstance(error.__cause__, UserError):
+                        raise
+                    unreadable.append(str(error.__cause__))
+        if unreadable:
+            raise UserError(
+                f"{len(unreadable)} images cannot be read; remove or replace them:"
+                f"{enumerate_names(unreadable)}"
+            )
+        return ImagesInMemory(
+            torch.stack(images),
+            [int(record["label"]) for record in records],
+            [record["id"] for record in records],
+        )
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    """Image files in a folder and below it, ordered; hidden files are not data."""
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+            yield path
+
+
+def _same_content(these: Sequence[Record], those: Sequence[Record]) -> dict[str, str]:
+    """Id → id of a byte-identical file among ``those``; only files of one size are read."""
+    by_size: dict[int, list[Record]] = defaultdict(list)
+    for record in those:
+        by_size[Path(record["path"]).stat().st_size].append(record)
+    same: dict[str, str] = {}
+    digests: dict[str, bytes] = {}
+
+    def digest(path: str) -> bytes:
+        if path not in digests:
+            digests[path] = hashlib.sha256(Path(path).read_bytes()).digest()
+        return digests[path]
+
+    for record in these:
+        for other in by_size.get(Path(record["path"]).stat().st_size, []):
+            if digest(record["path"]) == digest(other["path"]):
+                same[record["id"]] = other["id"]
+    return same
+
+
+def _drop_seen_in_test(pool: Sequence[Record], test: Sequence[Record]) -> list[Record]:
+    """The pool without patients and files that the normal test images show too."""
+    patients = {record["patient"] for record in test}
+    same = _same_content(pool, test)
+    kept = [r for r in pool if r["patient"] not in patients and r["id"] not in same]
+    dropped = [r["id"] for r in pool if r["patient"] in patients or r["id"] in same]
+    if dropped:
+        log.warning(
+            "%d normal images are not learned from, since their patient or file is in the test "
+            "part too:%s",
+            *(len(dropped), enumerate_names(dropped)),
+        )
+    return kept
+
+
+def _balanced(test: Sequence[Record], seed: int, per_class: int | None) -> list[Record]:
+    """As many normal as sick test images, drawn by seed, in the order of the draw."""
+    classes = [[r for r in test if r["label"] == label] for label in (0, 1)]
+    available = min(len(members) for members in classes)
+    if per_class is not None and not 0 < per_class <= available:
+        raise UserError(
+            f"dataset.test_per_class={per_class}: from 1 to {available} images of each class can "
+            "be drawn; null takes all"
+        )
+    draw = random.Random(seed)
+    chosen = [draw.sample(members, per_class or available) for members in classes]
+    return [record for members in chosen for record in members]

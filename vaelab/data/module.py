@@ -1,0 +1,153 @@
+"""What every dataset does alike: find, split by patient, remember the split, load.
+
+To add a dataset, subclass ``SplitDataModule``: say how to scan a folder and how to load a
+split. All else, phantoms included, is here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import lightning as L
+import torch
+from monai.data import DataLoader
+from torch.utils.data import Dataset
+
+from vaelab.data.index import (
+    Record,
+    check_pattern,
+    check_val_split,
+    read_split,
+    split_by_patient,
+    write_splits,
+)
+from vaelab.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class Phantoms(Protocol):
+    """A generator of data for those who have none."""
+
+    def prepare(self, root_dir: str) -> Path:
+        """Write the data under ``root_dir`` on first use; return the folder to read."""
+        ...
+
+
+class SplitDataModule(L.LightningDataModule):
+    """Loaders of one dataset, split by patient.
+
+    Args:
+        root_dir: folder of the data; with ``phantoms``, the folder to write them under.
+        splits_dir: where the split is saved as CSV, and read from when it is there already.
+        cache_dir: folder of preprocessed samples.
+        patient_pattern: regular expression whose group 1 is the patient in a name.
+        val_split: share of patients for validation, in (0, 1).
+        seed: of the split and of the order of batches.
+        batch_size: samples in a batch.
+        num_workers: loader processes.
+        cache_rate: share of the samples cached, in [0, 1].
+        phantoms: generator of synthetic data, or None.
+
+    Raises:
+        UserError: for a value that cannot work, before any data is read.
+    """
+
+    channel_names: Sequence[str]
+    """What the channels of ``image`` are, in order."""
+
+    def __init__(
+        self,
+        root_dir: str | None,
+        splits_dir: str,
+        cache_dir: str,
+        patient_pattern: str,
+        val_split: float,
+        seed: int,
+        batch_size: int,
+        num_workers: int,
+        cache_rate: float,
+        phantoms: Phantoms | None,
+    ) -> None:
+        super().__init__()
+        check_val_split(val_split)
+        check_pattern(patient_pattern)
+        if batch_size < 1:
+            raise UserError(f"dataset.batch_size={batch_size}: at least 1 is needed; try 2")
+        if num_workers < 0:
+            raise UserError(f"dataset.num_workers={num_workers}: cannot be negative; try 0")
+        if not 0 <= cache_rate <= 1:
+            raise UserError(f"dataset.cache_rate={cache_rate}: a share from 0 to 1; try 1.0")
+        self.root_dir = root_dir
+        self.splits_dir = Path(splits_dir)
+        self.cache_dir = cache_dir
+        self.patient_pattern = patient_pattern
+        self.val_split = val_split
+        self.seed = seed
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.cache_rate = cache_rate
+        self.phantoms = phantoms
+        self.splits: dict[str, list[Record]] = {}
+
+    def scan(self, root_dir: str | Path | None) -> list[Record]:
+        """Every usable record under ``root_dir``; raises ``UserError`` listing what is wrong."""
+        raise NotImplementedError
+
+    def split(self, records: list[Record]) -> dict[str, list[Record]]:
+        """Name → records, at least "train" and "val"."""
+        train, val = split_by_patient(records, self.val_split, self.seed)
+        return {"train": train, "val": val}
+
+    def check(self, splits: Mapping[str, Sequence[Record]], records: Sequence[Record]) -> None:
+        """Raise ``UserError`` where a split, new or saved, breaks a promise of the dataset."""
+
+    def dataset(self, split: str) -> Dataset[Any]:
+        """The samples of one split."""
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        """Scan and split once; a split that the run has saved is kept to the letter."""
+        if self.splits:
+            return
+        root: str | Path | None = self.root_dir
+        if self.phantoms is not None and self.root_dir is not None:
+            root = self.phantoms.prepare(self.root_dir)
+        records = self.scan(root)
+        saved = sorted(path.stem for path in self.splits_dir.glob("*.csv"))
+        if saved:
+            splits = {name: read_split(self.splits_dir, name, records) for name in saved}
+            self.check(splits, records)
+        else:
+            splits = self.split(records)
+            self.check(splits, records)
+            write_splits(self.splits_dir, splits)
+        self.splits = splits
+        sizes = ", ".join(f"{len(part)} {name}" for name, part in self.splits.items())
+        log.info("data: %s (%s)", sizes, root)
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled batches for training."""
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> DataLoader:
+        """Batches for validation, in the order of the split."""
+        return self._loader("val", shuffle=False)
+
+    def test_dataloader(self) -> DataLoader:
+        """Batches to judge by; the validation split where a dataset has no test split."""
+        return self._loader("test" if "test" in self.splits else "val", shuffle=False)
+
+    def _loader(self, split: str, shuffle: bool) -> DataLoader:
+        return DataLoader(
+            self.dataset(split),
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            generator=torch.Generator().manual_seed(self.seed) if shuffle else None,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+        )

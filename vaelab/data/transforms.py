@@ -1,0 +1,156 @@
+"""Preprocessing of multi-modal volumes as MONAI dict transforms.
+
+``preprocessing`` is deterministic and can be cached; what is random comes after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import (
+    CastToTyped,
+    Compose,
+    ConcatItemsd,
+    EnsureChannelFirstd,
+    LoadImaged,
+    MapTransform,
+    NormalizeIntensityd,
+    Orientationd,
+    RandSpatialCropd,
+    ResampleToMatchd,
+    ResizeWithPadOrCropd,
+    SelectItemsd,
+    Spacingd,
+    ToTensord,
+)
+
+from vaelab.errors import UserError
+
+# Grids that agree to a tenth of a voxel are one grid: headers are rounded when they are written.
+GRID_TOLERANCE = 0.1
+
+
+class CheckSameGridd(MapTransform):
+    """Pass volumes on unchanged if they share one grid: the same shape, origin and axes.
+
+    Raises:
+        UserError: naming the subject, the modality, both shapes (or origins) and the cure.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Compare every key with the first."""
+        result = dict(data)
+        first, *others = self.key_iterator(result)
+        reference: MetaTensor = result[first]
+        for key in others:
+            volume: MetaTensor = result[key]
+            if volume.shape != reference.shape:
+                here, there = _size(volume), _size(reference)
+            elif not _same_affine(volume, reference):
+                here, there = _position(volume), _position(reference)
+            else:
+                continue
+            raise UserError(
+                f"subject {data['id']}: {key} has {here} after spacing, {first} has {there}; "
+                f"one grid is needed. Set dataset.align_to={first} to resample the others onto it"
+            )
+        return result
+
+
+def preprocessing(
+    modalities: Sequence[str],
+    roi_size: Sequence[int],
+    spacing: Sequence[float],
+    orientation: str,
+    align_to: str | None,
+    with_seg: bool,
+) -> list[Any]:
+    """The deterministic transforms: a record of paths → ``image`` and ``seg`` at ``roi_size``.
+
+    ``image`` is float32 of shape (C, D, H, W), ``seg`` uint8 labels of shape (1, D, H, W).
+
+    Args:
+        modalities: keys of the volumes, in the order of the channels of ``image``.
+        roi_size: (D, H, W) in voxels of the result, by centred padding or cropping.
+        spacing: voxel size in mm, for each axis.
+        orientation: axis codes, such as "RAS".
+        align_to: modality onto whose grid the others are resampled, or None to demand one grid.
+        with_seg: whether records have a ``seg``.
+    """
+    seg = ["seg"] if with_seg else []
+    volumes = [*modalities, *seg]
+    modes = dict.fromkeys(modalities, "bilinear") | dict.fromkeys(seg, "nearest")
+    spaced = [align_to] if align_to else volumes
+    matched = [key for key in volumes if key not in spaced]
+    align = []
+    if align_to and matched:
+        modes_matched = [modes[key] for key in matched]
+        align = [ResampleToMatchd(matched, key_dst=align_to, mode=modes_matched)]
+    return [
+        LoadImaged(volumes, image_only=True),
+        EnsureChannelFirstd(volumes),
+        # labels=None: take the axes from the affine, where MONAI's default labels warn.
+        Orientationd(volumes, axcodes=orientation, labels=None),
+        Spacingd(spaced, pixdim=tuple(spacing), mode=[modes[key] for key in spaced]),
+        *align,
+        CheckSameGridd(volumes),
+        NormalizeIntensityd(modalities, nonzero=False, channel_wise=True),
+        ConcatItemsd(modalities, name="image"),
+        SelectItemsd(["image", *seg, "id"]),  # the single modalities would double the cache
+        ResizeWithPadOrCropd(["image", *seg], spatial_size=tuple(roi_size)),
+        CastToTyped(["image", *seg], dtype=[torch.float32, *([torch.uint8] if with_seg else [])]),
+    ]
+
+
+def train_pipeline(
+    deterministic: Sequence[Any], roi_size: Sequence[int], with_seg: bool
+) -> Compose:
+    """Preprocessing, a random crop of ``roi_size``, tensors.
+
+    The crop equals the padded size and so moves nothing today; it is the place where an
+    experiment with larger padding starts to vary.
+    """
+    keys = _batch_keys(with_seg)
+    crop = RandSpatialCropd(keys, roi_size=tuple(roi_size), random_size=False)
+    return Compose([*deterministic, crop, *_to_batch(with_seg)])
+
+
+def val_pipeline(deterministic: Sequence[Any], with_seg: bool) -> Compose:
+    """Preprocessing and tensors; nothing random."""
+    return Compose([*deterministic, *_to_batch(with_seg)])
+
+
+def _batch_keys(with_seg: bool) -> list[str]:
+    return ["image", "seg"] if with_seg else ["image"]
+
+
+def _to_batch(with_seg: bool) -> list[Any]:
+    """Plain tensors. The records of applied transforms that MONAI leaves beside them are dropped:
+    they hold objects that a cache entry could not be read back with.
+    """
+    keys = _batch_keys(with_seg)
+    return [ToTensord(keys, track_meta=False), SelectItemsd([*keys, "id"])]
+
+
+def _size(volume: MetaTensor) -> str:
+    return f"shape {tuple(volume.shape[1:])}"
+
+
+def _position(volume: MetaTensor) -> str:
+    origin = ", ".join(f"{value:.1f}" for value in volume.affine[:3, 3].tolist())
+    return f"shape {tuple(volume.shape[1:])} and origin ({origin}) mm"
+
+
+def _same_affine(one: MetaTensor, other: MetaTensor) -> bool:
+    """Whether all corners of two equally large grids lie within GRID_TOLERANCE voxels."""
+    far = np.array([*one.shape[1:]], dtype=float) - 1
+    corners = np.array(np.meshgrid(*[(0.0, end) for end in far])).reshape(3, -1)
+    corners = np.vstack([corners, np.ones((1, corners.shape[1]))])
+    a, b = np.asarray(one.affine), np.asarray(other.affine)
+    distance = np.linalg.norm((a @ corners - b @ corners)[:3], axis=0)
+    voxel = np.linalg.norm(a[:3, :3], axis=0).min()
+    return bool((distance <= GRID_TOLERANCE * voxel).all())

@@ -1,0 +1,1 @@
+"""Numbers to judge by; arrays and tensors in, floats out."""

@@ -1,0 +1,151 @@
+"""Exp1's network: a 3D ResNet encoder and a decoder of transposed convolutions.
+
+He et al. 2016 (pre-activation residual blocks), Wu & He 2018 (GroupNorm). The first
+convolution already halves the volume: at 128³ a residual block on the full or the half grid
+would cost more than all the rest together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from vaelab.errors import UserError
+from vaelab.models.vae import VAE
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm with eight groups, or as many as divide the channels."""
+    return nn.GroupNorm(math.gcd(8, channels), channels)
+
+
+class ResidualBlock(nn.Module):
+    """Pre-activation residual block; stride 2 halves every side (He et al. 2016, figure 4e)."""
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int = 1) -> None:
+        super().__init__()
+        self.norm1 = group_norm(channels_in)
+        self.conv1 = nn.Conv3d(channels_in, channels_out, 3, stride, padding=1, bias=False)
+        self.norm2 = group_norm(channels_out)
+        self.conv2 = nn.Conv3d(channels_out, channels_out, 3, padding=1, bias=False)
+        self.act = nn.SiLU(inplace=True)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or channels_in != channels_out:
+            self.shortcut = nn.Sequential(
+                nn.AvgPool3d(stride) if stride > 1 else nn.Identity(),
+                nn.Conv3d(channels_in, channels_out, 1, bias=False),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C_in, D, H, W) → (B, C_out, D/stride, H/stride, W/stride)."""
+        h = self.conv1(self.act(self.norm1(x)))
+        h = self.conv2(self.act(self.norm2(h)))
+        out: Tensor = self.shortcut(x) + h
+        return out
+
+
+class ResNet3dEncoder(nn.Module):
+    """Stem and ``depth - 1`` residual stages, each halving the volume."""
+
+    def __init__(self, input_channels: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.stem = nn.Conv3d(input_channels, widths[0], 3, stride=2, padding=1)
+        self.stages = nn.Sequential(
+            *(ResidualBlock(narrow, wide, stride=2) for narrow, wide in pairwise(widths))
+        )
+        self.head = nn.Sequential(group_norm(widths[-1]), nn.SiLU(inplace=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, D, H, W) → (B, 8F·D/16·H/16·W/16), for a depth of 4."""
+        h = self.stem(x)  # (B, F, D/2, H/2, W/2)
+        h = self.stages(h)  # (B, 8F, D/16, H/16, W/16)
+        h = self.head(h)  # (B, 8F, D/16, H/16, W/16)
+        return h.flatten(1)  # (B, 8F·D/16·H/16·W/16)
+
+
+class ResNet3dDecoder(nn.Module):
+    """Transposed convolutions double the volume; a residual block refines each coarse grid."""
+
+    def __init__(
+        self, input_channels: int, widths: Sequence[int], z_dim: int, grid: Sequence[int]
+    ) -> None:
+        super().__init__()
+        self.shape = (widths[-1], *grid)
+        self.project = nn.Linear(z_dim, math.prod(self.shape))
+        stages: list[nn.Module] = []
+        for wide, narrow in pairwise(reversed(widths)):
+            stages += [ResidualBlock(wide, wide), group_norm(wide), nn.SiLU(inplace=True)]
+            stages += [nn.ConvTranspose3d(wide, narrow, kernel_size=4, stride=2, padding=1)]
+        self.stages = nn.Sequential(*stages)
+        self.head = nn.Sequential(
+            group_norm(widths[0]),
+            nn.SiLU(inplace=True),
+            nn.ConvTranspose3d(widths[0], input_channels, kernel_size=4, stride=2, padding=1),
+        )
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, z) → (B, C, D, H, W), for a depth of 4."""
+        h = self.project(z)  # (B, 8F·D/16·H/16·W/16)
+        h = h.unflatten(1, self.shape)  # (B, 8F, D/16, H/16, W/16)
+        h = self.stages(h)  # (B, F, D/2, H/2, W/2)
+        x_hat: Tensor = self.head(h)  # (B, C, D, H, W)
+        return x_hat
+
+
+class ResNet3dVAE(VAE):
+    """3D ResNet VAE of multi-modal volumes.
+
+    Args:
+        input_channels: number of modalities.
+        base_filters: F, channels after the stem; stage k has ``F * 2^k``.
+        z_dim: number of latent units.
+        depth: how often the volume is halved; ``roi_size`` must be a multiple of ``2^depth``.
+        roi_size: (D, H, W) in voxels.
+        norm: only "GROUP"; batch statistics of one or two volumes are noise.
+
+    Raises:
+        UserError: when a value cannot work, naming its key.
+    """
+
+    def __init__(
+        self,
+        input_channels: int = 4,
+        base_filters: int = 32,
+        z_dim: int = 128,
+        depth: int = 4,
+        roi_size: Sequence[int] = (128, 128, 128),
+        norm: str = "GROUP",
+    ) -> None:
+        if norm != "GROUP":
+            raise UserError(f"model.norm={norm}: only GROUP is offered; leave the key out")
+        if depth < 1:
+            raise UserError(f"model.depth={depth}: at least 1 is needed; try 4")
+        check_roi_size(roi_size, depth)
+        widths = [base_filters * 2**level for level in range(depth)]
+        grid = [side // 2**depth for side in roi_size]
+        super().__init__(
+            encoder=ResNet3dEncoder(input_channels, widths),
+            decoder=ResNet3dDecoder(input_channels, widths, z_dim, grid),
+            features=widths[-1] * math.prod(grid),
+            z_dim=z_dim,
+        )
+
+
+def check_roi_size(roi_size: Sequence[int], depth: int) -> None:
+    """Raise ``UserError`` unless each of three sides is a positive multiple of ``2^depth``."""
+    step = 2**depth
+    if len(roi_size) != 3:
+        raise UserError(
+            f"dataset.roi_size={list(roi_size)}: three sides are needed; try [128,128,128]"
+        )
+    wrong = [side for side in roi_size if side < step or side % step]
+    if wrong:
+        below = max(step, wrong[0] // step * step)
+        hint = f"{below} or {below + step}" if below < wrong[0] else f"{below}"
+        raise UserError(
+            f"dataset.roi_size={list(roi_size)}: each side must be divisible by {step} "
+            f"(2^model.depth); try {hint}"
+        )

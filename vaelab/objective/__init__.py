@@ -1,0 +1,1 @@
+"""The negative ELBO and the schedules of beta."""

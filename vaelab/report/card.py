@@ -1,0 +1,230 @@
+"""Report cards: a few subjects side by side, what the model made of them, where it differs.
+
+Heat maps of all subjects share one scale, measured on healthy data by the caller. Stretching
+each map to its own maximum would light up healthy images just as brightly as sick ones.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vaelab.errors import UserError
+from vaelab.report.figures import (
+    DARK,
+    HEAT,
+    LIGHT,
+    MUTED,
+    axial,
+    grey_window,
+    heat_bar,
+    name_row,
+    new_figure,
+    orientation_letters,
+    place,
+    printable,
+    show,
+    wrapped,
+    write,
+)
+
+Array = npt.NDArray[Any]
+
+MOST_SUBJECTS = 8
+ALPHA = 0.75  # of the brightest heat: orange stays orange over white tissue
+OUTLINE = "#3df2ff"
+ROWS = ("original", "reconstruction", "heat map")
+
+
+def overlay(
+    image: Array, heatmap: Array, heat_scale: float, alpha: float = 0.6
+) -> npt.NDArray[np.uint8]:
+    """``heatmap`` over the grey ``image``, as uint8 RGB (H, W, 3).
+
+    Args:
+        image: (H, W), clipped to [0, 1].
+        heatmap: (H, W) magnitudes, clipped to [0, heat_scale]; NaN counts as ``heat_scale``.
+        heat_scale: the magnitude with the brightest colour, the same for every image.
+        alpha: opacity at ``heat_scale``. It grows in proportion to the magnitude from 0, so
+            tissue without heat keeps its grey.
+
+    Raises:
+        UserError: ``heat_scale`` is not a positive number.
+    """
+    if not (np.isfinite(heat_scale) and heat_scale > 0):
+        raise UserError(
+            f"heat_scale={heat_scale}: must be a positive number;"
+            " take a high percentile of healthy residuals"
+        )
+    grey = np.clip(np.nan_to_num(np.asarray(image, float)), 0, 1)[..., None]  # (H, W, 1)
+    heat = np.clip(np.nan_to_num(np.asarray(heatmap, float) / heat_scale, nan=1), 0, 1)
+    opacity = alpha * heat[..., None]  # (H, W, 1)
+    blend = (1 - opacity) * grey + opacity * HEAT(heat)[..., :3]  # (H, W, 3)
+    rgb: npt.NDArray[np.uint8] = np.rint(255 * blend).astype(np.uint8)
+    return rgb
+
+
+def tumour_slice(seg: Array) -> int:
+    """The axial index with most tumour voxels of ``seg`` (D, H, W); the centre if it has none."""
+    area = np.count_nonzero(seg, axis=(0, 1))  # (W,)
+    return int(area.argmax()) if area.any() else len(area) // 2
+
+
+def report_card(
+    originals: Array,
+    reconstructions: Array,
+    heatmaps: Array,
+    heat_scale: float,
+    ids: Sequence[str],
+    scores: Sequence[float],
+    title: str,
+    scale_source: str,
+) -> Figure:
+    """Originals, reconstructions and heat maps of 1 to 8 images, one column each.
+
+    Args:
+        originals, reconstructions: (N, H, W) in [0, 1].
+        heatmaps: (N, H, W) residual magnitudes, in the unit of ``heat_scale``.
+        heat_scale: the magnitude at the end of the one colour scale.
+        ids: N names, shown literally and shortened to fit.
+        scores: N anomaly scores.
+        title: stands above, literally.
+        scale_source: where ``heat_scale`` comes from, for example "99.5th percentile of
+            healthy images".
+
+    Raises:
+        UserError: no subject or more than 8, or ``heat_scale`` is not a positive number.
+    """
+    assert originals.shape == reconstructions.shape == heatmaps.shape, (
+        originals.shape,
+        reconstructions.shape,
+        heatmaps.shape,
+    )
+    columns = [
+        _Column(x, x_hat, heat, str(name), f"score {score:.4g}", None)
+        for x, x_hat, heat, name, score in zip(
+            originals, reconstructions, heatmaps, ids, scores, strict=True
+        )
+    ]
+    return _card(columns, heat_scale, title, scale_source).figure
+
+
+def report_card_3d(
+    originals: Array,
+    reconstructions: Array,
+    heatmaps: Array,
+    heat_scale: float,
+    segs: Array | None,
+    ids: Sequence[str],
+    scores: Sequence[float],
+    channel_name: str,
+    title: str,
+    scale_source: str,
+) -> Figure:
+    """The axial slice through the tumour's largest extent, for 1 to 8 subjects.
+
+    Args:
+        originals, reconstructions: (N, D, H, W) volumes of one modality in RAS. Grey levels
+            span percentiles 0.5 to 99.9 of each subject's original.
+        heatmaps: (N, D, H, W) residual magnitudes, in the unit of ``heat_scale``.
+        segs: (N, D, H, W) integer labels, 0 is no tumour; the tumour is outlined in every row.
+            None, or a subject without tumour, shows the centre slice.
+        channel_name: the modality, for example "t1c".
+        heat_scale, ids, scores, title, scale_source: as in :func:`report_card`.
+
+    Raises:
+        UserError: no subject or more than 8, or ``heat_scale`` is not a positive number.
+    """
+    assert originals.shape == reconstructions.shape == heatmaps.shape, (
+        originals.shape,
+        reconstructions.shape,
+        heatmaps.shape,
+    )
+    assert segs is None or segs.shape == originals.shape, segs.shape
+    columns = []
+    for n, (name, score) in enumerate(zip(ids, scores, strict=True)):
+        seg = None if segs is None else segs[n]
+        z = originals.shape[3] // 2 if seg is None else tumour_slice(seg)
+        low, high = grey_window(originals[n])
+        columns.append(
+            _Column(
+                (axial(originals[n], z) - low) / (high - low),
+                (axial(reconstructions[n], z) - low) / (high - low),
+                axial(heatmaps[n], z),
+                str(name),
+                f"score {score:.4g}  ·  slice {z}",
+                None if seg is None else axial(seg, z) > 0,
+            )
+        )
+    card = _card(columns, heat_scale, f"{title}  ·  {channel_name}, axial", scale_source)
+    orientation_letters(card.panels[0], *"APRL")
+    return card.figure
+
+
+class _Column(NamedTuple):
+    """One subject, as shown: three pictures (H, W) and what is said of it."""
+
+    original: Array
+    reconstruction: Array
+    heat: Array
+    name: str
+    remark: str
+    tumour: Array | None
+
+
+class _Card(NamedTuple):
+    figure: Figure
+    panels: list[Axes]  # row by row, the colour bar not among them
+
+
+def _card(columns: Sequence[_Column], heat_scale: float, title: str, scale_source: str) -> _Card:
+    if not 1 <= len(columns) <= MOST_SUBJECTS:
+        raise UserError(
+            f"report card: {len(columns)} subjects; choose between 1 and {MOST_SUBJECTS}"
+        )
+    high, wide = columns[0].original.shape
+    panel_width, gap, edge, label = 1.72, 0.06, 0.18, 0.3
+    panel_height = panel_width * high / wide
+    grid = len(columns) * (panel_width + gap) - gap
+    figure_width = max(label + edge + grid + edge, 4.4)
+    left = label + edge + (figure_width - label - 2 * edge - grid) / 2
+    heading = wrapped(title, figure_width - 2 * edge, 12)
+    quantity = wrapped(
+        f"|x − x̂|, brightest from {heat_scale:.3g} ({scale_source})", figure_width - 2 * edge, 8
+    )
+    top = 0.76 + 0.22 * (heading.count("\n") + 1)
+    below = top + 3 * (panel_height + gap)
+    figure = new_figure(figure_width, below + 0.6 + 0.16 * (quantity.count("\n") + 1), DARK)
+    write(figure, edge, 0.18, heading, fontsize=12, va="top")
+
+    panels = []
+    for r, row in enumerate(ROWS):
+        y = top + r * (panel_height + gap)
+        name_row(figure, left - 0.12, y + panel_height / 2, row)
+        for c, column in enumerate(columns):
+            x = left + c * (panel_width + gap)
+            axes = place(figure, x, y, panel_width, panel_height)
+            panels.append(axes)
+            if r < 2:
+                show(axes, (column.original, column.reconstruction)[r], (0, 1))
+            else:
+                show(axes, overlay(column.original, column.heat, heat_scale, ALPHA), (0, 1))
+            _outline(axes, column.tumour)
+            if r == 0:
+                middle = x + panel_width / 2
+                write(figure, middle, top - 0.28, printable(column.name, 24), ha="center")
+                write(figure, middle, top - 0.09, column.remark, color=MUTED, ha="center")
+
+    bar = min(grid, 3.6)
+    middle = left + grid / 2
+    heat_bar(place(figure, middle - bar / 2, below + 0.1, bar, 0.09), heat_scale, horizontal=True)
+    write(figure, middle, below + 0.42, quantity, color=LIGHT, ha="center", va="top")
+    return _Card(figure, panels)
+
+
+def _outline(axes: Axes, tumour: Array | None) -> None:
+    if tumour is not None and tumour.any() and not tumour.all():
+        axes.contour(tumour.astype(float), levels=[0.5], colors=[OUTLINE], linewidths=0.8)

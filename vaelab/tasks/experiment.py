@@ -1,0 +1,76 @@
+"""What a task is handed: all the parts of one run, already built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning.pytorch.loggers import Logger
+
+from vaelab.anomaly.scores import Score
+from vaelab.data.module import SplitDataModule
+from vaelab.errors import UserError
+from vaelab.models.vae import VAE
+from vaelab.objective.annealing import Annealing
+from vaelab.training.hardware import Hardware
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The ``train`` section of the config; see ``conf/config.yaml`` for what each means."""
+
+    seed: int
+    max_epochs: int
+    lr: float
+    kl_beta: float
+    kl_annealing_epochs: int
+    monitor: str
+    weights_name: str
+    deterministic: bool
+
+    def __post_init__(self) -> None:
+        if self.max_epochs < 1:
+            raise UserError(f"train.max_epochs={self.max_epochs}: at least 1 is needed; try 20")
+        if not self.monitor.startswith("val/"):
+            raise UserError(
+                f"train.monitor={self.monitor}: a validation metric is needed; try val/neg_elbo"
+            )
+        if Path(self.weights_name).name != self.weights_name:
+            raise UserError(f"train.weights_name={self.weights_name}: a file name, not a path")
+
+
+@dataclass(frozen=True)
+class LoggingSettings:
+    """The ``logging`` section of the config."""
+
+    recon_every_n_epochs: int
+    num_recon_samples: int
+    progress_bar: bool
+
+    def __post_init__(self) -> None:
+        for key in ("recon_every_n_epochs", "num_recon_samples"):
+            if getattr(self, key) < 0:
+                raise UserError(f"logging.{key}={getattr(self, key)}: cannot be negative; 0 is off")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A run folder and the parts that work in it."""
+
+    run_dir: Path
+    data: SplitDataModule
+    model: VAE
+    annealing: Annealing
+    hardware: Hardware
+    score: Score
+    loggers: Sequence[Logger]
+    train: TrainSettings
+    logging: LoggingSettings
+    resume: bool = False
+    """Go on from ``checkpoints/last.ckpt`` instead of starting anew."""
+
+    @property
+    def weights(self) -> Path:
+        """The best network of this run as a plain state dict."""
+        return self.run_dir / "checkpoints" / self.train.weights_name

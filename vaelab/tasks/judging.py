@@ -1,0 +1,53 @@
+"""What judging tasks share: the trained detector and the colour scale of healthy tissue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from vaelab.anomaly.detector import AnomalyDetector, Finding
+from vaelab.anomaly.maps import heat_scale
+from vaelab.tasks.experiment import Experiment
+from vaelab.training.checkpoint import load_weights
+
+HEAT_QUANTILE = 0.995
+# Every volume gives as many residuals to the scale as this at most: a cohort at 128³ has billions.
+RESIDUALS_PER_BATCH = 100_000
+
+
+def load_detector(experiment: Experiment) -> AnomalyDetector:
+    """The run's best network with the chosen score, on the chosen hardware."""
+    model = load_weights(experiment.model, experiment.weights)
+    return AnomalyDetector(model, experiment.score, experiment.hardware.device)
+
+
+def examine(
+    detector: AnomalyDetector, loader: DataLoader[Any]
+) -> Iterator[tuple[dict[str, Any], Finding]]:
+    """Each batch with what the detector says of it."""
+    for batch in loader:
+        yield batch, detector(batch["image"])
+
+
+def healthy_scale(detector: AnomalyDetector, loader: DataLoader[Any]) -> tuple[float, str]:
+    """Top of the heat maps' scale, and in words where it comes from.
+
+    Images without lesions are used whole; of a volume with a segmentation only the voxels
+    outside it.
+    """
+    residuals: list[Tensor] = []
+    segmented = False
+    for batch, finding in examine(detector, loader):
+        heat = finding.heatmap
+        if "seg" in batch:
+            segmented = True
+            heat = heat[batch["seg"][:, 0] == 0]
+        flat = heat.flatten()
+        residuals.append(flat[:: max(1, len(flat) // RESIDUALS_PER_BATCH)])
+    where = "tissue outside tumours" if segmented else "held-out images without a finding"
+    scale = heat_scale(torch.cat(residuals), HEAT_QUANTILE)
+    return scale, f"{100 * HEAT_QUANTILE:g}th percentile of {where}"

@@ -1,0 +1,1 @@
+"""The training step, its callbacks, hardware and checkpoints."""

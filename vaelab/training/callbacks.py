@@ -1,0 +1,157 @@
+"""What happens around the training step: pictures, best weights, latent health."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch import Tensor
+
+from vaelab.metrics.latent import active_units
+from vaelab.models.vae import VAEOutput
+from vaelab.training.checkpoint import load_checkpoint, save_weights, weights_in
+
+log = logging.getLogger(__name__)
+
+Draw = Callable[[str | Path, np.ndarray, np.ndarray, str], None]
+"""Write a picture to a path: (path, image (C, ...), reconstruction (C, ...), title)."""
+
+
+class ReconstructionSnapshots(Callback):
+    """Pictures of the first validation samples in ``<folder>/epoch_<E>/``.
+
+    Args:
+        folder: usually ``<run>/recon``.
+        every_n_epochs: 0 switches the pictures off.
+        num_samples: how many samples, counted from the first of the validation split.
+        draw: writes one picture; handed in, since training knows nothing of figures.
+    """
+
+    def __init__(
+        self, folder: str | Path, every_n_epochs: int, num_samples: int, draw: Draw
+    ) -> None:
+        self.folder = Path(folder)
+        self.every_n_epochs = every_n_epochs
+        self.num_samples = num_samples
+        self.draw = draw
+        self._seen = 0
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count samples anew."""
+        self._seen = 0
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw what is still wanted of this batch."""
+        due = self.every_n_epochs and trainer.current_epoch % self.every_n_epochs == 0
+        if not due or self._seen >= self.num_samples or not trainer.is_global_zero:
+            return
+        assert isinstance(outputs, VAEOutput)
+        folder = self.folder / f"epoch_{trainer.current_epoch}"
+        wanted = self.num_samples - self._seen
+        triples = zip(batch["id"], batch["image"], outputs.x_hat, strict=True)
+        for identifier, image, x_hat in list(triples)[:wanted]:
+            name = f"{self._seen:02d}_{Path(identifier).stem}.png"
+            title = f"{identifier}, epoch {trainer.current_epoch}"
+            self.draw(
+                folder / name, image.float().cpu().numpy(), x_hat.float().cpu().numpy(), title
+            )
+            self._seen += 1
+
+
+class BestWeights(Callback):
+    """Keeps the network of the best checkpoint as a plain state dict beside it.
+
+    Args:
+        path: of the file, e.g. ``<run>/checkpoints/vae_best.pth``.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._saved_from = ""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The checkpoint of the epoch before is on disk by now."""
+        self._save(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The last epoch may have been the best."""
+        self._save(trainer)
+
+    def _save(self, trainer: L.Trainer) -> None:
+        checkpoint = trainer.checkpoint_callback
+        assert isinstance(checkpoint, ModelCheckpoint)
+        best = checkpoint.best_model_path
+        if trainer.is_global_zero and best and best != self._saved_from:
+            save_weights(weights_in(load_checkpoint(best)), self.path)
+            self._saved_from = best
+
+
+class LatentHealth(Callback):
+    """Logs ``val/active_units`` and warns when the posterior collapses onto the prior."""
+
+    def __init__(self) -> None:
+        self._mu: list[Tensor] = []
+        self._warned = False
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget the epoch before."""
+        self._mu = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the posterior means, a few hundred bytes a sample."""
+        assert isinstance(outputs, VAEOutput)
+        self._mu.append(outputs.mu.detach().float().cpu())
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count the units that carry information about the sample."""
+        mu = torch.cat(self._mu)
+        if len(mu) < 2:  # a variance over samples needs two
+            return
+        active = active_units(mu)
+        pl_module.log("val/active_units", float(active))
+        if active == 0 and not self._warned:
+            log.warning(
+                "epoch %d: no latent unit varies over the validation samples (posterior collapse); "
+                "a smaller train.kl_beta or a longer train.kl_annealing_epochs may help",
+                trainer.current_epoch,
+            )
+            self._warned = True
+
+
+class EpochSummary(Callback):
+    """One line per epoch in the log: ``train.log`` tells the story without a progress bar."""
+
+    def __init__(self, metrics: Sequence[str]) -> None:
+        self.metrics = list(metrics)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Write the epoch's metrics."""
+        values = trainer.callback_metrics
+        parts = [f"{name} {float(values[name]):.6g}" for name in self.metrics if name in values]
+        log.info("epoch %d/%s: %s", trainer.current_epoch, _last(trainer), "  ".join(parts))
+
+
+def _last(trainer: L.Trainer) -> str:
+    return "?" if trainer.max_epochs is None else str(trainer.max_epochs - 1)

@@ -1,0 +1,100 @@
+"""A piece of hardware as Lightning's Trainer wants it: what was asked for and what there is."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
+
+from vaelab.errors import UserError
+
+log = logging.getLogger(__name__)
+
+ACCELERATORS = ("auto", "cuda", "mps", "cpu")
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where to compute and how.
+
+    Args:
+        accelerator: "auto" picks CUDA, then MPS, then the CPU; a name that is not there falls
+            back to the CPU and says so.
+        devices: how many, or "auto" for all.
+        precision: "32-true", "16-mixed" or "bf16-mixed".
+        strategy: Lightning's name, such as "auto" or "ddp".
+        channels_last: keep volumes channels-last in memory.
+        grad_scale: initial scale of the gradients under 16-mixed. Gradients of a *sum* over
+            millions of voxels overflow float16 at PyTorch's 65536 for many steps.
+
+    Raises:
+        UserError: for a value that is none of the above.
+    """
+
+    accelerator: str = "auto"
+    devices: int | str = 1
+    precision: str = "32-true"
+    strategy: str = "auto"
+    channels_last: bool = False
+    grad_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.accelerator not in ACCELERATORS:
+            raise UserError(
+                f"hardware.accelerator={self.accelerator}: one of {', '.join(ACCELERATORS)}"
+            )
+        if self.precision not in PRECISIONS:
+            raise UserError(f"hardware.precision={self.precision}: one of {', '.join(PRECISIONS)}")
+        if not self.grad_scale > 0:
+            raise UserError(f"hardware.grad_scale={self.grad_scale}: must be above 0; try 1.0")
+
+    @property
+    def device(self) -> torch.device:
+        """The device that computes, after any fallback."""
+        return torch.device(self.resolve())
+
+    def resolve(self) -> str:
+        """Name what is used of "cuda", "mps" and "cpu": what was asked for, else the CPU."""
+        available = {
+            "cuda": torch.cuda.is_available(),
+            "mps": torch.backends.mps.is_available(),
+            "cpu": True,
+        }
+        if self.accelerator == "auto":
+            return next(name for name, there in available.items() if there)
+        return self.accelerator if available[self.accelerator] else "cpu"
+
+    def trainer_kwargs(self) -> dict[str, Any]:
+        """Arguments for ``lightning.Trainer``; logs every fallback in a plain sentence."""
+        kind = self.resolve()
+        if self.accelerator not in ("auto", kind):
+            log.warning(
+                "hardware.accelerator=%s is not available on this machine (%s); using the CPU",
+                *(self.accelerator, _why_not(self.accelerator)),
+            )
+        precision, plugins = self.precision, []
+        if precision == "16-mixed" and kind == "cpu":
+            log.warning("hardware.precision=16-mixed needs a GPU; using 32-true on the CPU")
+            precision = "32-true"
+        elif precision == "16-mixed" and kind == "cuda":
+            scaler = torch.amp.GradScaler("cuda", init_scale=self.grad_scale)
+            plugins = [MixedPrecision("16-mixed", "cuda", scaler)]
+        log.info("computing on %s in %s", kind, precision)
+        kwargs: dict[str, Any] = {
+            "accelerator": "gpu" if kind == "cuda" else kind,
+            "devices": self.devices if kind == "cuda" else 1,
+            "strategy": self.strategy if kind == "cuda" else "auto",
+        }
+        return kwargs | ({"plugins": plugins} if plugins else {"precision": precision})
+
+
+def _why_not(accelerator: str) -> str:
+    if accelerator == "mps":
+        if not torch.backends.mps.is_built():
+            return "torch.backends.mps.is_built() is False: this PyTorch has no MPS"
+        return "torch.backends.mps.is_available() is False: macOS 12.3+ on Apple silicon is needed"
+    return "torch.cuda.is_available() is False"
