@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,22 @@ def run(cfg: DictConfig) -> Any:
 
     from vaelab.tasks.experiment import Experiment
 
+    _quieten_lightning()
     L.seed_everything(config.values.train.seed, workers=True, verbose=False)
     parts = config.build()
     task = parts.pop("task")
     result = task(Experiment(**parts))
     log.info("everything is in %s", parts["run_dir"])
     return result
+
+
+def _quieten_lightning() -> None:
+    """Leave its warnings; drop its second console, its advertisement and its own deprecations."""
+    logging.getLogger("lightning").handlers.clear()
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")
+    # Ours read from memory or from a cache: workers are a choice, see conf/dataset.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
 def job(cfg: DictConfig) -> Any:

@@ -11,12 +11,13 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from pydantic import TypeAdapter, ValidationError
 
 from vaelab.atomic import replacing
 from vaelab.errors import UserError
@@ -104,6 +105,8 @@ class RunConfig:
         Raises:
             UserError: the one that a constructor raised.
         """
+        for name in PARTS:
+            check_types(self.values[name], name)
         built = {name: _build(name, self.values[name]) for name in PARTS}
         return {
             "run_dir": Path(self.values.run_dir),
@@ -163,6 +166,31 @@ def _leaves(cfg: Any, prefix: str = "") -> Iterator[str]:
             yield path
         else:
             yield from _leaves(cfg[key], f"{path}.")
+
+
+def check_types(node: Any, path: str) -> None:
+    """Compare every value of a config with what its ``_target_`` says it takes.
+
+    Raises:
+        UserError: naming the key, the value and what is needed.
+    """
+    if not isinstance(node, DictConfig):
+        return
+    hints: dict[str, Any] = {}
+    if "_target_" in node:
+        target: Any = get_object(node["_target_"])
+        hints = get_type_hints(target.__init__ if isinstance(target, type) else target)
+    for key, value in node.items():
+        where = f"{path}.{key}"
+        if isinstance(value, DictConfig):
+            check_types(value, where)  # an object to be built, which is not there yet
+        elif key in hints:
+            plain = OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
+            try:
+                TypeAdapter(hints[key]).validate_python(plain)
+            except ValidationError as error:
+                reasons = "; ".join(detail["msg"] for detail in error.errors())
+                raise UserError(f"{where}={plain}: {reasons}") from None
 
 
 def _build(name: str, values: DictConfig | ListConfig) -> Any:

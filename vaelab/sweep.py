@@ -31,14 +31,15 @@ class JobTable(Callback):
     """Hydra callback: collects the jobs of a sweep and logs a table when all have ended."""
 
     def __init__(self) -> None:
-        self.jobs: list[tuple[str, Path]] = []
+        self.jobs: list[tuple[list[str], Path]] = []
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Remember one job."""
         hydra_cfg = job_return.hydra_cfg
         assert hydra_cfg is not None
-        overrides = "  ".join(job_return.overrides or [])
-        self.jobs.append((overrides, Path(hydra_cfg.hydra.runtime.output_dir)))
+        self.jobs.append(
+            (list(job_return.overrides or []), Path(hydra_cfg.hydra.runtime.output_dir))
+        )
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Log the table; leave with an error if a job has failed.
@@ -46,15 +47,16 @@ class JobTable(Callback):
         Raises:
             SystemExit: with status 1 when at least one job has failed.
         """
-        rows = [("job", "overrides", "state", "best", "folder")]
+        rows = [("job", "varied", "state", "best", "folder")]
+        common = set.intersection(*(set(overrides) for overrides, _ in self.jobs))
         failed: list[str] = []
         for number, (overrides, folder) in enumerate(self.jobs):
             status = json.loads((folder / STATUS).read_text(encoding="utf-8"))
             best = "" if status["value"] is None else f"{status['value']:.6g}"
-            shown = os.path.relpath(folder)
-            rows.append((str(number), overrides, status["state"], best, shown))
+            varied = "  ".join(item for item in overrides if item not in common)
+            rows.append((str(number), varied, status["state"], best, os.path.relpath(folder)))
             if status["state"] == "failed":
-                failed.append(f"job {number} ({overrides}): {status['error']}")
+                failed.append(f"job {number} ({varied}): {status['error']}")
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         for row in rows:
             cells = zip(row, widths, strict=True)

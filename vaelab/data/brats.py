@@ -8,6 +8,7 @@ so on, where ``BraTS-MEN-00004-000`` and ``-001`` are two time points of patient
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,15 @@ from vaelab.errors import UserError
 log = logging.getLogger(__name__)
 
 PATIENT_PATTERN = r"^(.+)-\d+$"
+# What nibabel raises for a file that is cut off, damaged or no NIfTI at all.
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    zlib.error,
+    nibabel.filebasedimages.ImageFileError,
+    nibabel.spatialimages.HeaderDataError,
+)
 
 
 def scan_brats(
@@ -56,8 +66,8 @@ def scan_brats(
     records: list[Record] = []
     incomplete: list[str] = []
     ambiguous: list[str] = []
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
-        found = {key: sorted(folder.glob(f"*-{key}.nii.gz")) for key in keys}
+    for folder in sorted(path for path in root.glob("[!.]*") if path.is_dir()):  # none hidden
+        found = {key: sorted(folder.glob(f"[!.]*-{key}.nii.gz")) for key in keys}
         missing = [key for key, paths in found.items() if not paths]
         twice = [key for key, paths in found.items() if len(paths) > 1]
         if twice:
@@ -250,7 +260,7 @@ def _read_grid(path: str) -> tuple[tuple[int, ...], np.ndarray]:
     """Shape and affine from a NIfTI header, without reading its voxels."""
     try:
         image = nibabel.load(path)
-    except (OSError, EOFError, ValueError, nibabel.filebasedimages.ImageFileError) as error:
+    except UNREADABLE as error:
         raise UserError(f"{path}: not a readable NIfTI file ({error})") from error
     assert isinstance(image, nibabel.spatialimages.SpatialImage)
     if len(image.shape) != 3:

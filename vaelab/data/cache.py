@@ -1,17 +1,26 @@
-"""MONAI's PersistentDataset with a key that tells when an entry is out of date."""
+"""MONAI's PersistentDataset with whole entries and a key that tells when one is out of date."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
+import torch
 from monai.data import Dataset, PersistentDataset
+from monai.utils.type_conversion import convert_to_tensor
 from torch.utils.data import ConcatDataset
 from torch.utils.data import Dataset as TorchDataset
+
+from vaelab.atomic import replacing
+
+log = logging.getLogger(__name__)
 
 # Raised whenever the meaning of a cached entry changes without a change of settings.
 FORMAT = 1
@@ -42,6 +51,35 @@ class CacheKey:
         return digest.hexdigest()[:32].encode()
 
 
+class WholeEntries(PersistentDataset):
+    """PersistentDataset whose entries are complete or absent, and made again if damaged.
+
+    MONAI moves each entry here from the folder of temporary files. Between two disks that is a
+    copy: another process can meet half of it, an interruption leaves half of it, and neither
+    recovers.
+    """
+
+    def _cachecheck(self, item_transformed: Mapping[str, Any]) -> Any:
+        """The sample up to its first random transform, from its entry if there is one."""
+        assert self.cache_dir is not None
+        path = self.cache_dir / f"{self.hash_func(item_transformed).decode()}.pt"
+        if path.is_file():
+            try:
+                return torch.load(path, weights_only=True)
+            except (RuntimeError, EOFError, UnpicklingError):
+                log.warning("%s: a damaged cache entry, made again", path)
+        sample = self._pre_transform(deepcopy(item_transformed))  # type: ignore[no-untyped-call]
+        plain = convert_to_tensor(sample, convert_numeric=False, track_meta=False)
+        # A crop is a view and would take the volume that it was cut from into the entry.
+        entry = {
+            key: value.clone() if isinstance(value, torch.Tensor) else value
+            for key, value in plain.items()
+        }
+        with replacing(path) as partial:
+            torch.save(entry, partial)
+        return entry
+
+
 def cached_dataset(
     records: Sequence[Mapping[str, Any]],
     transform: Callable[..., Any],
@@ -49,7 +87,7 @@ def cached_dataset(
     cache_dir: str | Path,
     cache_rate: float,
 ) -> TorchDataset[Any]:
-    """The first ``cache_rate`` of the records behind a PersistentDataset, the rest without.
+    """The first ``cache_rate`` of the records behind a cache on disk, the rest without.
 
     Args:
         records: what to load.
@@ -62,7 +100,7 @@ def cached_dataset(
     parts: list[TorchDataset[Any]] = []
     if count:
         key = CacheKey(settings)
-        parts.append(PersistentDataset(records[:count], transform, cache_dir, hash_func=key))
+        parts.append(WholeEntries(records[:count], transform, cache_dir, hash_func=key))
     if count < len(records):
         parts.append(Dataset(records[count:], transform))
     return parts[0] if len(parts) == 1 else ConcatDataset(parts)

@@ -54,7 +54,8 @@ def scan_chest_xray(
         1 sick), ``part`` (train, val or test) and ``path``.
 
     Raises:
-        UserError: when the root or one of the three folders that are needed holds no image.
+        UserError: when the root or one of the three folders that are needed holds no image, or
+            listing every link that leads nowhere.
     """
     root = check_root(root_dir, HINT)
     records: list[Record] = []
@@ -70,6 +71,12 @@ def scan_chest_xray(
                         "path": str(path),
                     }
                 )
+    lost = [record["id"] for record in records if not Path(record["path"]).exists()]
+    if lost:
+        raise UserError(
+            f"dataset.root_dir={root}: {len(lost)} images are links that lead nowhere; fetch what "
+            f"they point to or remove them:{enumerate_names(lost)}"
+        )
     found = {(record["part"], record["label"]) for record in records}
     needed = {("train", 0): f"train/{NORMAL}", ("test", 0): f"test/{NORMAL}"}
     needed[("test", 1)] = f"test/{SICK}"
@@ -114,8 +121,7 @@ def check_no_sick(normal: Sequence[Record], sick: Sequence[Record]) -> None:
     sick_patients = {record["patient"]: record for record in sick}
     same = _same_content(normal, sick)
     for record in normal:
-        inside = [*Path(record["id"]).parts[:-1], *Path(record["path"]).resolve().parts[:-1]]
-        if SICK in inside:
+        if SICK in [*Path(record["id"]).parent.parts, *_parents_of_target(record)]:
             leaks.append(f"{record['id']}: lies in a folder {SICK}")
         elif record["patient"] in sick_patients:
             other = sick_patients[record["patient"]]["id"]
@@ -286,6 +292,14 @@ def _images(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
             yield path
+
+
+def _parents_of_target(record: Record) -> tuple[str, ...]:
+    """Folders of the file that a record's path leads to, from the root on if it lies there."""
+    path = Path(record["path"])
+    root = path.parents[len(Path(record["id"]).parts) - 1].resolve()
+    folder = path.resolve().parent
+    return (folder.relative_to(root) if folder.is_relative_to(root) else folder).parts
 
 
 def _same_content(these: Sequence[Record], those: Sequence[Record]) -> dict[str, str]:

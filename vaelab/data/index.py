@@ -15,6 +15,9 @@ from typing import Any
 from vaelab.atomic import replacing
 from vaelab.errors import UserError
 
+# Names of files may hold bytes that are not UTF-8; they come back as they were.
+ENCODING: Any = {"encoding": "utf-8", "errors": "surrogateescape"}
+
 Record = dict[str, Any]
 """One image or subject: at least ``id`` and ``patient``, both str, and paths as str."""
 
@@ -25,7 +28,7 @@ def patient_of(name: str, pattern: str) -> str:
     A name that does not match is a patient of its own, which can never leak.
     """
     match = re.match(pattern, name)
-    return match.group(1) if match else name
+    return (match.group(1) if match else None) or name
 
 
 def check_pattern(pattern: str) -> None:
@@ -85,11 +88,14 @@ def split_by_patient(
 
 
 def write_splits(splits_dir: str | Path, splits: dict[str, list[Record]]) -> None:
-    """Write ``<splits_dir>/<name>.csv`` for each split: id, patient, then what a record holds."""
-    for name, records in splits.items():
+    """Write ``<splits_dir>/<name>.csv`` for each split: id, patient, then what a record holds.
+
+    The first split, "train", comes last: once it is there, all are.
+    """
+    for name, records in reversed(splits.items()):
         columns = list(dict.fromkeys(key for record in records for key in record))
         path = Path(splits_dir) / f"{name}.csv"
-        with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        with replacing(path) as partial, partial.open("w", newline="", **ENCODING) as file:
             writer = csv.DictWriter(file, fieldnames=columns)
             writer.writeheader()
             writer.writerows(records)
@@ -102,7 +108,7 @@ def read_split(splits_dir: str | Path, name: str, records: Sequence[Record]) -> 
         UserError: listing every id of the split that is no longer among ``records``.
     """
     path = Path(splits_dir) / f"{name}.csv"
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", **ENCODING) as file:
         ids = [row["id"] for row in csv.DictReader(file)]
     known = {record["id"]: record for record in records}
     missing = [identifier for identifier in ids if identifier not in known]

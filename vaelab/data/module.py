@@ -7,14 +7,15 @@ split. All else, phantoms included, is here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import lightning as L
+import numpy as np
 import torch
 from monai.data import DataLoader
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 
 from vaelab.data.index import (
     Record,
@@ -35,6 +36,34 @@ class Phantoms(Protocol):
     def prepare(self, root_dir: str) -> Path:
         """Write the data under ``root_dir`` on first use; return the folder to read."""
         ...
+
+
+class EpochSampler(Sampler[int]):
+    """Every sample once, in an order that is a function of the seed and the epoch alone.
+
+    A resumed run thus sees what an uninterrupted one would have seen. Lightning calls
+    ``set_epoch``.
+
+    Args:
+        size: number of samples.
+        seed: of the orders of all epochs.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        self.size = size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
+        return iter(order.tolist())
 
 
 class SplitDataModule(L.LightningDataModule):
@@ -117,8 +146,9 @@ class SplitDataModule(L.LightningDataModule):
         if self.phantoms is not None and self.root_dir is not None:
             root = self.phantoms.prepare(self.root_dir)
         records = self.scan(root)
-        saved = sorted(path.stem for path in self.splits_dir.glob("*.csv"))
-        if saved:
+        # "train" is written last, so that without it the others are what an interrupted run left.
+        if (self.splits_dir / "train.csv").is_file():
+            saved = sorted(path.stem for path in self.splits_dir.glob("*.csv"))
             splits = {name: read_split(self.splits_dir, name, records) for name in saved}
             self.check(splits, records)
         else:
@@ -142,11 +172,11 @@ class SplitDataModule(L.LightningDataModule):
         return self._loader("test" if "test" in self.splits else "val", shuffle=False)
 
     def _loader(self, split: str, shuffle: bool) -> DataLoader:
+        dataset: Any = self.dataset(split)
         return DataLoader(
-            self.dataset(split),
+            dataset,
             batch_size=self.batch_size,
-            shuffle=shuffle,
-            generator=torch.Generator().manual_seed(self.seed) if shuffle else None,
+            sampler=EpochSampler(len(dataset), self.seed) if shuffle else None,
             num_workers=self.num_workers,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,

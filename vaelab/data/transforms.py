@@ -38,7 +38,7 @@ class CheckSameGridd(MapTransform):
     """Pass volumes on unchanged if they share one grid: the same shape, origin and axes.
 
     Raises:
-        UserError: naming the subject, the modality, both shapes (or origins) and the cure.
+        UserError: naming the subject, the modality, both shapes (or positions) and the cure.
     """
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -141,8 +141,10 @@ def _size(volume: MetaTensor) -> str:
 
 
 def _position(volume: MetaTensor) -> str:
-    origin = ", ".join(f"{value:.1f}" for value in volume.affine[:3, 3].tolist())
-    return f"shape {tuple(volume.shape[1:])} and origin ({origin}) mm"
+    ends = torch.tensor([[0, 0, 0, 1], [*(side - 1 for side in volume.shape[1:]), 1]])
+    first, last = (ends.to(volume.affine) @ volume.affine.T)[:, :3].tolist()
+    origin, end = (", ".join(f"{value:.2f}" for value in corner) for corner in (first, last))
+    return f"shape {tuple(volume.shape[1:])} and reaches from ({origin}) to ({end}) mm"
 
 
 def _same_affine(one: MetaTensor, other: MetaTensor) -> bool:

@@ -62,8 +62,8 @@ class ResNet3dEncoder(nn.Module):
         """(B, C, D, H, W) → (B, 8F·D/16·H/16·W/16), for a depth of 4."""
         h = self.stem(x)  # (B, F, D/2, H/2, W/2)
         h = self.stages(h)  # (B, 8F, D/16, H/16, W/16)
-        h = self.head(h)  # (B, 8F, D/16, H/16, W/16)
-        return h.flatten(1)  # (B, 8F·D/16·H/16·W/16)
+        features: Tensor = self.head(h)  # (B, 8F, D/16, H/16, W/16)
+        return features.flatten(1)  # (B, 8F·D/16·H/16·W/16)
 
 
 class ResNet3dDecoder(nn.Module):

@@ -48,8 +48,8 @@ class Evaluate:
         Returns:
             Mean squared error over voxels and samples.
         """
-        experiment.data.setup("test")
         detector = load_detector(experiment)
+        experiment.data.setup("test")
         tally = _Tally(list(experiment.data.channel_names))
         for batch, finding in examine(detector, experiment.data.test_dataloader()):
             tally.add(batch, finding)

@@ -14,6 +14,7 @@ from vaelab.errors import UserError
 from vaelab.models.vae import VAE
 from vaelab.objective.annealing import Annealing
 from vaelab.training.hardware import Hardware
+from vaelab.training.module import MONITORS
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.max_epochs < 1:
             raise UserError(f"train.max_epochs={self.max_epochs}: at least 1 is needed; try 20")
-        if not self.monitor.startswith("val/"):
-            raise UserError(
-                f"train.monitor={self.monitor}: a validation metric is needed; try val/neg_elbo"
-            )
+        if self.monitor not in MONITORS:
+            raise UserError(f"train.monitor={self.monitor}: must be one of {', '.join(MONITORS)}")
         if Path(self.weights_name).name != self.weights_name:
             raise UserError(f"train.weights_name={self.weights_name}: a file name, not a path")
 

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from vaelab.anomaly.detector import AnomalyDetector, Finding
 from vaelab.anomaly.maps import heat_scale
+from vaelab.errors import UserError
 from vaelab.tasks.experiment import Experiment
 from vaelab.training.checkpoint import load_weights
 
@@ -20,7 +21,15 @@ RESIDUALS_PER_BATCH = 100_000
 
 
 def load_detector(experiment: Experiment) -> AnomalyDetector:
-    """The run's best network with the chosen score, on the chosen hardware."""
+    """The run's best network with the chosen score, on the chosen hardware.
+
+    Raises:
+        UserError: when the run has no trained network.
+    """
+    if not experiment.weights.is_file():
+        raise UserError(
+            f"{experiment.weights}: no such file; name a trained run with run_dir=outputs/<run>"
+        )
     model = load_weights(experiment.model, experiment.weights)
     return AnomalyDetector(model, experiment.score, experiment.hardware.device)
 

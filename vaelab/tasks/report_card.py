@@ -38,8 +38,8 @@ class ReportCard:
 
     def __call__(self, experiment: Experiment) -> None:
         """Draw the card of a trained run."""
-        experiment.data.setup("test")
         detector = load_detector(experiment)
+        experiment.data.setup("test")
         scale, source = healthy_scale(detector, experiment.data.val_dataloader())
         cases: list[dict[str, Any]] = []
         for batch, finding in examine(detector, experiment.data.test_dataloader()):

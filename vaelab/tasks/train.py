@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from vaelab.training.callbacks import (
     EpochSummary,
     LatentHealth,
     ReconstructionSnapshots,
+    SeedEachBatch,
 )
 from vaelab.training.checkpoint import load_checkpoint
 from vaelab.training.history import truncate_history
@@ -65,6 +67,7 @@ class Train:
             monitor=settings.monitor,
             mode="min",
             save_last=True,
+            save_on_train_epoch_end=True,  # a resumed run goes on at an epoch's boundary
             enable_version_counter=False,
         )
         trainer = L.Trainer(
@@ -82,7 +85,10 @@ class Train:
         parameters = sum(weight.numel() for weight in experiment.model.parameters())
         log.info("training %d epochs, %.1f M parameters", settings.max_epochs, parameters / 1e6)
         # weights_only: a checkpoint is data; one that carries code is refused.
-        trainer.fit(module, experiment.data, ckpt_path=checkpoint, weights_only=True)
+        with warnings.catch_warnings():
+            # A resumed run's own checkpoints; no other run's can be there.
+            warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+            trainer.fit(module, experiment.data, ckpt_path=checkpoint, weights_only=True)
         if trainer.interrupted:
             raise UserError(
                 f"stopped in epoch {trainer.current_epoch}; go on with resume={experiment.run_dir}"
@@ -98,6 +104,7 @@ class Train:
 def _callbacks(experiment: Experiment) -> list[Callback]:
     settings = experiment.logging
     callbacks: list[Callback] = [
+        SeedEachBatch(experiment.train.seed),
         LatentHealth(),
         ReconstructionSnapshots(
             experiment.run_dir / "recon",

@@ -19,6 +19,9 @@ from vaelab.training.checkpoint import load_checkpoint, save_weights, weights_in
 
 log = logging.getLogger(__name__)
 
+WARM_UP_EPOCHS = 2
+"""Epochs in which idle latent units are no sign of collapse."""
+
 Draw = Callable[[str | Path, np.ndarray, np.ndarray, str], None]
 """Write a picture to a path: (path, image (C, ...), reconstruction (C, ...), title)."""
 
@@ -100,6 +103,26 @@ class BestWeights(Callback):
             self._saved_from = best
 
 
+class SeedEachBatch(Callback):
+    """Seeds the sampling of z from the run's seed, the epoch and the batch.
+
+    The noise then depends neither on an interruption before nor on what loaders draw.
+
+    Args:
+        seed: of the run.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed every device."""
+        place = [self.seed, trainer.current_epoch, batch_idx, trainer.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+
+
 class LatentHealth(Callback):
     """Logs ``val/active_units`` and warns when the posterior collapses onto the prior."""
 
@@ -131,7 +154,9 @@ class LatentHealth(Callback):
             return
         active = active_units(mu)
         pl_module.log("val/active_units", float(active))
-        if active == 0 and not self._warned:
+        # An untrained encoder tells nothing yet, nor does one that has not met its KL.
+        settled = trainer.current_epoch >= WARM_UP_EPOCHS
+        if active == 0 and settled and not self._warned:
             log.warning(
                 "epoch %d: no latent unit varies over the validation samples (posterior collapse); "
                 "a smaller train.kl_beta or a longer train.kl_annealing_epochs may help",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -33,10 +34,16 @@ def load_checkpoint(path: str | Path) -> dict[str, object]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; has this run saved a checkpoint?")
     try:
-        content: dict[str, object] = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+        content: object = torch.load(path, map_location="cpu", weights_only=True)
+    # By where a file was cut or damaged torch.load raises any of these; some say nothing.
+    except (
+        pickle.UnpicklingError, EOFError, OSError, RuntimeError, ValueError, LookupError,
+        TypeError, AttributeError, AssertionError, struct.error,
+    ) as error:  # fmt: skip
+        reason = next(iter(str(error).strip().splitlines()), "it ends too early")
         raise UserError(f"{path}: not a readable checkpoint ({reason})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds a {type(content).__name__}, not a state dict")
     return content
 
 

@@ -80,9 +80,9 @@ class Hardware:
         if precision == "16-mixed" and kind == "cpu":
             log.warning("hardware.precision=16-mixed needs a GPU; using 32-true on the CPU")
             precision = "32-true"
-        elif precision == "16-mixed" and kind == "cuda":
-            scaler = torch.amp.GradScaler("cuda", init_scale=self.grad_scale)
-            plugins = [MixedPrecision("16-mixed", "cuda", scaler)]
+        elif precision == "16-mixed":
+            scaler = torch.amp.GradScaler(kind, init_scale=self.grad_scale)
+            plugins = [MixedPrecision("16-mixed", kind, scaler)]
         log.info("computing on %s in %s", kind, precision)
         kwargs: dict[str, Any] = {
             "accelerator": "gpu" if kind == "cuda" else kind,

@@ -14,6 +14,9 @@ from vaelab.models.vae import VAE, VAEOutput
 from vaelab.objective.annealing import Annealing
 from vaelab.objective.elbo import compute_elbo
 
+MONITORS = ("val/neg_elbo", "val/loss", "val/recon", "val/kl", "val/recon_per_voxel")
+"""Logged metrics of which the smallest is the best, for ``train.monitor``."""
+
 
 class VAELitModule(L.LightningModule):
     """Trains a VAE on the negative ELBO at the beta of the epoch.
@@ -66,7 +69,7 @@ class VAELitModule(L.LightningModule):
             layout = torch.channels_last_3d if x.dim() == 5 else torch.channels_last
             x = x.to(memory_format=layout)  # the weights follow within each convolution
         beta = self.annealing(self.current_epoch)
-        output = self(x)
+        output: VAEOutput = self(x)
         self._output = output
         sums = compute_elbo(x, output.x_hat, output.mu, output.logvar, beta)
         self._log_sums(sums, stage, samples=x.shape[0], voxels=x.numel())

@@ -1,0 +1,80 @@
+"""Small data and the door, for all tests."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from vaelab import run
+
+# Two epochs on a handful of phantoms at the smallest size that can be halved four times.
+TINY_MRI = (
+    "dataset=phantom_mri",
+    "dataset.phantoms.num_patients=4",
+    "dataset.phantoms.num_followups=1",
+    "dataset.phantoms.voxel_size=6.0",
+    "dataset.roi_size=[16,16,16]",
+    "dataset.spacing=[12,12,12]",
+    "dataset.val_split=0.4",
+    "model.base_filters=4",
+    "model.z_dim=8",
+    "train.max_epochs=2",
+    "train.kl_annealing_epochs=1",
+    "train.lr=1e-3",
+    "logging.num_recon_samples=1",
+    "logging.progress_bar=false",
+    "hardware=cpu",
+)
+TINY_XRAY = (
+    "experiment=med_anomaly",
+    "dataset=phantom_xray",
+    "dataset.phantoms.num_train=12",
+    "dataset.phantoms.num_test=6",
+    "dataset.phantoms.image_size=48",
+    "dataset.image_size=[32,32]",
+    "model.base_filters=4",
+    "model.z_dim=8",
+    "train.max_epochs=2",
+    "train.kl_annealing_epochs=1",
+    "logging.progress_bar=false",
+    "hardware=cpu",
+)
+
+Door = Callable[..., int]
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Override that makes all tests of a session share written phantoms."""
+    return f"dataset.root_dir={tmp_path_factory.mktemp('phantoms')}"
+
+
+@pytest.fixture
+def door(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Door]:
+    """``python -m vaelab.run`` from an empty folder, in this process; returns the exit status."""
+    monkeypatch.chdir(tmp_path)
+    root = logging.getLogger()
+    handlers = list(root.handlers)
+
+    def call(*arguments: str) -> int:
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["vaelab", *arguments])
+        try:
+            run.main()
+        except SystemExit as stop:
+            if isinstance(stop.code, str):
+                print(stop.code, file=sys.stderr)
+                return 1
+            return int(stop.code or 0)
+        return 0
+
+    yield call
+    for handler in [handler for handler in root.handlers if handler not in handlers]:
+        root.removeHandler(handler)
+        handler.close()
+    root.handlers[:] = handlers  # Hydra's logging replaced pytest's

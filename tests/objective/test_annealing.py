@@ -1,0 +1,119 @@
+"""Beta of every epoch, for each schedule."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from vaelab.errors import UserError
+from vaelab.objective.annealing import Annealing, Constant, Cyclical, Linear
+
+SCHEDULES: dict[str, Annealing] = {
+    "constant": Constant(kl_beta=0.3),
+    "linear": Linear(kl_beta=4.0, kl_annealing_epochs=40),
+    "linear without a ramp": Linear(kl_beta=1.0, kl_annealing_epochs=0),
+    "cyclical": Cyclical(kl_beta=2.0, kl_annealing_epochs=10),
+    "cyclical without a ramp": Cyclical(kl_beta=2.0, kl_annealing_epochs=0),
+    "cyclical without a rest": Cyclical(kl_beta=2.0, kl_annealing_epochs=7, ratio=1.0),
+    "cyclical of uneven length": Cyclical(1.0, kl_annealing_epochs=7, cycles=3, ratio=0.3),
+    "one cycle": Cyclical(1.0, kl_annealing_epochs=8, cycles=1),
+}
+every_schedule = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES.keys())
+
+
+@every_schedule
+def test_beta_stays_between_nothing_and_its_target(schedule: Annealing) -> None:
+    assert all(0 <= schedule(epoch) <= schedule.target for epoch in range(500))
+
+
+@every_schedule
+def test_ramp_epochs_is_the_first_epoch_from_which_beta_stays(schedule: Annealing) -> None:
+    below = [epoch for epoch in range(500) if schedule(epoch) != schedule.target]
+    assert schedule.ramp_epochs == (below[-1] + 1 if below else 0)
+
+
+# --- linear
+
+
+def test_linear_starts_at_0_is_half_way_at_half_and_stays_at_its_target() -> None:
+    schedule = Linear(kl_beta=4.0, kl_annealing_epochs=40)
+    assert [schedule(epoch) for epoch in (0, 10, 20, 40, 41, 10_000)] == [0, 1, 2, 4, 4, 4]
+
+
+def test_linear_rises_by_the_same_step_every_epoch() -> None:
+    schedule = Linear(kl_beta=1.0, kl_annealing_epochs=8)  # eighths are exact in binary
+    assert [schedule(epoch + 1) - schedule(epoch) for epoch in range(8)] == [1 / 8] * 8
+
+
+def test_a_ramp_of_length_0_is_at_its_target_from_the_first_epoch() -> None:
+    assert Linear(kl_beta=0.5, kl_annealing_epochs=0)(0) == 0.5
+
+
+def test_a_target_of_0_stays_at_0() -> None:
+    schedule = Linear(kl_beta=0.0, kl_annealing_epochs=10)
+    assert {schedule(epoch) for epoch in range(500)} == {0.0}
+
+
+# --- constant
+
+
+def test_constant_never_moves() -> None:
+    schedule = Constant(kl_beta=0.3)
+    assert {schedule(epoch) for epoch in range(500)} == {0.3}
+    assert (schedule.target, schedule.ramp_epochs) == (0.3, 0)
+
+
+# --- cyclical
+
+
+def test_cyclical_drops_to_0_at_the_start_of_each_cycle() -> None:
+    # Fu et al. 2019: M = 4 cycles, R = 1/2; a ramp of 10 epochs makes cycles of 10 / (1/2) = 20.
+    schedule = Cyclical(kl_beta=2.0, kl_annealing_epochs=10, cycles=4, ratio=0.5)
+    assert [epoch for epoch in range(500) if schedule(epoch) == 0] == [0, 20, 40, 60]
+
+
+def test_each_cycle_ramps_and_then_rests_at_the_target() -> None:
+    schedule = Cyclical(kl_beta=2.0, kl_annealing_epochs=10, cycles=4, ratio=0.5)
+    ramp = [2.0 * step / 10 for step in range(10)]
+    cycle = ramp + [2.0] * 10
+    assert [schedule(epoch) for epoch in range(80)] == pytest.approx(cycle * 4)
+
+
+def test_after_its_last_ramp_cyclical_stays_at_the_target() -> None:
+    schedule = Cyclical(kl_beta=2.0, kl_annealing_epochs=10, cycles=4, ratio=0.5)
+    assert schedule.ramp_epochs == 3 * 20 + 10
+    assert schedule(69) == pytest.approx(2.0 * 9 / 10)
+    assert {schedule(epoch) for epoch in range(70, 500)} == {2.0}
+
+
+def test_one_cycle_is_a_linear_ramp() -> None:
+    cyclical, linear = Cyclical(1.0, 8, cycles=1), Linear(1.0, 8)
+    assert [cyclical(epoch) for epoch in range(50)] == [linear(epoch) for epoch in range(50)]
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize("beta", [-1.0, math.nan])
+def test_a_beta_that_is_not_at_least_0_is_refused(beta: float) -> None:
+    for build in (Constant, lambda b: Linear(b, 10), lambda b: Cyclical(b, 10)):
+        with pytest.raises(UserError, match=rf"train\.kl_beta={beta}: .*try 1\.0"):
+            build(beta)
+
+
+def test_a_ramp_of_negative_length_is_refused() -> None:
+    for build in (Linear, Cyclical):
+        with pytest.raises(UserError, match=r"train\.kl_annealing_epochs=-1: .*0 means no ramp"):
+            build(1.0, -1)
+
+
+def test_no_cycle_at_all_is_refused() -> None:
+    with pytest.raises(UserError, match=r"annealing\.cycles=0: .*try 4"):
+        Cyclical(1.0, 10, cycles=0)
+
+
+@pytest.mark.parametrize("ratio", [0.0, -0.5, 1.01, math.nan])
+def test_a_ratio_outside_0_to_1_is_refused(ratio: float) -> None:
+    with pytest.raises(UserError, match=rf"annealing\.ratio={ratio}: .*try 0\.5"):
+        Cyclical(1.0, 10, ratio=ratio)

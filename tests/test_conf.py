@@ -1,0 +1,96 @@
+"""Every file under conf/ composes, resolves and names something that exists."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from vaelab.run import CONF
+
+OPTIONS = sorted(
+    (path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name != "hydra"
+)
+
+
+def composed(*overrides: str) -> DictConfig:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("config", list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)  # so that ${hydra:...} resolves
+        OmegaConf.set_readonly(cfg.hydra, False)
+        values = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+        resolved = OmegaConf.create(OmegaConf.to_container(values, resolve=True))
+        assert isinstance(resolved, DictConfig)
+        return resolved
+
+
+def targets(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield path, node
+        for key, value in node.items():
+            yield from targets(value, f"{path}.{key}")
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_its_keys_are_arguments_of_its_target(group: str, option: str):
+    model = ["model=conv2d_vae"] if option in ("chest_xray", "phantom_xray") else []
+    dataset = ["dataset=phantom_xray"] if option == "conv2d_vae" else []
+    cfg = composed(f"{group}={option}", *model, *dataset)
+    for path, node in targets(OmegaConf.to_container(cfg)):
+        target = get_object(node["_target_"])
+        accepted = inspect.signature(target).parameters
+        assert {key for key in node if key != "_target_"} <= set(accepted), path
+
+
+def test_every_config_file_says_how_it_is_used():
+    for path in CONF.rglob("*.yaml"):
+        first = [line for line in path.read_text().splitlines() if "@package" not in line][0]
+        assert first.startswith("# "), path
+
+
+def test_exp1_has_its_specified_values():
+    cfg = composed("experiment=exp1_baseline_vae")
+    assert cfg.choices.dataset == "brats_men"
+    assert cfg.choices.model == "resnet3d_vae"
+    assert cfg.choices.annealing == "linear"
+    dataset = {key: cfg.dataset[key] for key in ("roi_size", "spacing", "orientation")}
+    assert dataset == {"roi_size": [128] * 3, "spacing": [1.0] * 3, "orientation": "RAS"}
+    loading = ("batch_size", "num_workers", "cache_rate", "val_split")
+    assert [cfg.dataset[key] for key in loading] == [2, 4, 1.0, 0.1]
+    assert cfg.dataset.modalities == ["t1c", "t1n", "t2f", "t2w"]
+    network = ("z_dim", "base_filters", "input_channels", "norm")
+    assert [cfg.model[key] for key in network] == [128, 32, 4, "GROUP"]
+    training = ("seed", "max_epochs", "lr", "kl_beta", "kl_annealing_epochs", "monitor")
+    assert [cfg.train[key] for key in training] == [42, 200, 1e-4, 1.0, 40, "val/loss"]
+    assert cfg.hardware.precision == "16-mixed"
+    assert cfg.logging.recon_every_n_epochs == 5
+    assert cfg.logging.num_recon_samples == 2
+
+
+def test_med_anomaly_has_its_specified_values():
+    cfg = composed("experiment=med_anomaly")
+    assert cfg.choices.dataset == "chest_xray"
+    assert cfg.dataset.image_size == [128, 128]
+    assert cfg.model.z_dim == 256
+    assert cfg.train.max_epochs == 20
+    assert cfg.train.weights_name == "vae_m4_best.pth"
+
+
+def test_the_command_line_has_the_last_word_over_a_recipe():
+    cfg = composed("experiment=exp1_baseline_vae", "dataset=phantom_mri", "train.max_epochs=3")
+    assert cfg.choices.dataset == "phantom_mri"
+    assert cfg.train.max_epochs == 3
+    assert cfg.dataset.roi_size == [128] * 3  # the recipe's, on the data set that was asked for
+
+
+def test_conf_travels_with_the_package():
+    assert (CONF / "config.yaml").is_file()
+    assert Path(CONF).is_absolute()

@@ -1,0 +1,202 @@
+"""The training step: what is logged is the exact sum over an epoch, at the beta of the epoch.
+
+The network here is frozen in all but name, so that every number can be derived by hand: its
+posterior mean is 1 and its log-variance 0 for each of two latent units, whatever the image, and
+its reconstruction is 0. A sample of 16 pixels of value v then costs
+
+    recon = 16 v²,   kl = 2 · ½ · 1² = 1 nat.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from vaelab.errors import UserError
+from vaelab.models.conv2d import Conv2dVAE
+from vaelab.models.resnet3d import ResNet3dVAE
+from vaelab.models.vae import VAE, VAEOutput
+from vaelab.objective.annealing import Annealing, Constant, Linear
+from vaelab.training.module import VAELitModule
+
+TINY = 1e-12  # a learning rate: one step of AdamW moves a weight by about as much
+
+# Five samples of 16 pixels, of values 1 to 5, two at a time: batches of 2, 2 and 1.
+VALUES = (1.0, 2.0, 3.0, 4.0, 5.0)
+RECON = 16 * (1 + 4 + 9 + 16 + 25)  # = 880
+KL = 5 * 1.0
+
+
+class Frozen(VAE):
+    """The network of the derivation above; its z is certain even while training."""
+
+    def __init__(self) -> None:
+        decoder = nn.Sequential(nn.Linear(2, 16), nn.Unflatten(1, (1, 4, 4)))
+        super().__init__(encoder=nn.Flatten(), decoder=decoder, features=16, z_dim=2)
+        for weight in self.parameters():
+            nn.init.zeros_(weight)
+        nn.init.ones_(self.mu_head.bias)
+
+    def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
+        """No sampling."""
+        return mu
+
+
+class Flat(Dataset[dict[str, Any]]):
+    """Images of one value each."""
+
+    def __len__(self) -> int:
+        return len(VALUES)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": torch.full((1, 4, 4), VALUES[index]), "id": f"flat{index}"}
+
+
+class History(Callback):
+    """Keeps the metrics of every epoch."""
+
+    def __init__(self) -> None:
+        self.epochs: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Copy them."""
+        self.epochs.append({name: float(v) for name, v in trainer.callback_metrics.items()})
+
+
+def quiet_trainer(**changes: Any) -> L.Trainer:
+    return L.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, num_sanity_val_steps=0, **changes,
+    )  # fmt: skip
+
+
+def fit(annealing: Annealing, epochs: int, batch_size: int = 2) -> list[dict[str, float]]:
+    """Metrics of each epoch; training and validation see the same five samples."""
+    history = History()
+    trainer = quiet_trainer(max_epochs=epochs, callbacks=[history])
+    loader = DataLoader(Flat(), batch_size=batch_size)
+    trainer.fit(VAELitModule(Frozen(), annealing, lr=TINY), loader, loader)
+    return history.epochs
+
+
+@pytest.fixture(scope="module")
+def rising() -> list[dict[str, float]]:
+    """Three epochs under a ramp from 0 over 2 to the target 4."""
+    return fit(Linear(kl_beta=4.0, kl_annealing_epochs=2), epochs=3)
+
+
+# --- exact sums
+
+
+@pytest.mark.parametrize("stage", ["train", "val"])
+def test_recon_and_kl_are_sums_over_the_samples_of_an_epoch(
+    rising: list[dict[str, float]], stage: str
+) -> None:
+    for epoch in rising:
+        assert epoch[f"{stage}/recon"] == pytest.approx(RECON)
+        assert epoch[f"{stage}/kl"] == pytest.approx(KL)
+
+
+@pytest.mark.parametrize("stage", ["train", "val"])
+def test_the_loss_takes_the_beta_of_its_epoch(rising: list[dict[str, float]], stage: str) -> None:
+    assert [epoch[f"{stage}/beta"] for epoch in rising] == pytest.approx([0, 2, 4])
+    assert [epoch[f"{stage}/loss"] for epoch in rising] == pytest.approx(
+        [880, 880 + 2 * 5, 880 + 4 * 5]
+    )
+
+
+def test_neg_elbo_takes_the_target_beta_from_the_first_epoch(
+    rising: list[dict[str, float]],
+) -> None:
+    assert [epoch["val/neg_elbo"] for epoch in rising] == pytest.approx([880 + 4 * 5] * 3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5])
+def test_sums_do_not_depend_on_the_batch_size(batch_size: int) -> None:
+    (epoch,) = fit(Constant(1.0), epochs=1, batch_size=batch_size)
+    assert epoch["train/loss"] == pytest.approx(RECON + KL)
+    assert epoch["val/loss"] == pytest.approx(RECON + KL)
+
+
+def test_means_weigh_every_sample_alike(rising: list[dict[str, float]]) -> None:
+    # The mean of the three batches' means would be (2.5 + 12.5 + 25) / 3 = 13.3.
+    for stage in ("train", "val"):
+        assert rising[0][f"{stage}/recon_per_voxel"] == pytest.approx(RECON / (5 * 16))  # = 11
+        assert rising[0][f"{stage}/kl_per_sample"] == pytest.approx(1.0)
+
+
+def test_exactly_these_names_are_logged(rising: list[dict[str, float]]) -> None:
+    names = {"loss", "recon", "kl", "beta", "recon_per_voxel", "kl_per_sample"}
+    expected = {f"{stage}/{name}" for stage in ("train", "val") for name in names}
+    assert set(rising[0]) == expected | {"val/neg_elbo"}
+
+
+# --- the step
+
+
+def test_a_few_epochs_of_a_real_learning_rate_halve_the_loss() -> None:
+    history = History()
+    trainer = quiet_trainer(max_epochs=5, callbacks=[history])
+    loader = DataLoader(Flat(), batch_size=2)
+    trainer.fit(VAELitModule(Frozen(), Constant(0.0), lr=0.1), loader, loader)
+    # From x_hat = 0 towards the best constant, 3, which costs 16 · (4+1+0+1+4) = 160.
+    assert history.epochs[-1]["val/recon"] < RECON / 2
+
+
+def test_the_module_forwards_to_its_network() -> None:
+    x = torch.ones(2, 1, 4, 4)
+    output = VAELitModule(Frozen(), Constant(1.0), lr=TINY).eval()(x)
+    assert isinstance(output, VAEOutput)
+    assert torch.equal(output.x_hat, torch.zeros_like(x))
+    assert torch.equal(output.mu, torch.ones(2, 2))
+
+
+def test_the_learning_rate_reaches_adamw() -> None:
+    optimiser = VAELitModule(Frozen(), Constant(1.0), lr=3e-4).configure_optimizers()
+    assert isinstance(optimiser, torch.optim.AdamW)
+    (group,) = optimiser.param_groups
+    assert group["lr"] == 3e-4
+    assert len(group["params"]) == len(list(Frozen().parameters()))
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "layout"),
+    [
+        (ResNet3dVAE(2, 4, 3, 2, (8, 8, 8)), (2, 8, 8, 8), torch.channels_last_3d),
+        (Conv2dVAE(2, 4, 3, (16, 16)), (2, 16, 16), torch.channels_last),
+    ],
+    ids=["3D", "2D"],
+)
+def test_channels_last_changes_the_layout_and_not_the_loss(
+    model: VAE, shape: tuple[int, ...], layout: torch.memory_format
+) -> None:
+    draw = torch.Generator().manual_seed(0)
+    data = [{"image": torch.rand(*shape, generator=draw), "id": str(n)} for n in range(3)]
+    layouts: list[bool] = []
+    hook = model.register_forward_pre_hook(
+        lambda _model, inputs: layouts.append(inputs[0].is_contiguous(memory_format=layout))
+    )
+    results = [
+        quiet_trainer().validate(
+            VAELitModule(model, Constant(1.0), TINY, channels_last=channels_last),
+            DataLoader(data, batch_size=3),  # type: ignore[arg-type]  # a list is a data set
+            verbose=False,
+        )[0]
+        for channels_last in (False, True)
+    ]
+    hook.remove()
+    assert layouts == [False, True]
+    assert results[1] == pytest.approx(results[0], rel=1e-4)
+
+
+@pytest.mark.parametrize("lr", [0.0, -1e-3, math.nan])
+def test_a_learning_rate_that_is_not_above_0_is_refused(lr: float) -> None:
+    with pytest.raises(UserError, match=rf"train\.lr={lr}: must be above 0; try 1e-4"):
+        VAELitModule(Frozen(), Constant(1.0), lr=lr)
