@@ -68,7 +68,7 @@ def door(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Door]:
             run.main()
         except SystemExit as stop:
             if isinstance(stop.code, str):
-                print(stop.code, file=sys.stderr)
+                sys.stderr.write(stop.code)
                 return 1
             return int(stop.code or 0)
         return 0

@@ -52,7 +52,8 @@ def test_every_option_composes_and_its_keys_are_arguments_of_its_target(group: s
 
 def test_every_config_file_says_how_it_is_used():
     for path in CONF.rglob("*.yaml"):
-        first = [line for line in path.read_text().splitlines() if "@package" not in line][0]
+        lines = path.read_text().splitlines()
+        first = next(line for line in lines if "@package" not in line)
         assert first.startswith("# "), path
 
 

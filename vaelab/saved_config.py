@@ -179,8 +179,10 @@ def check_types(node: Any, path: str) -> None:
     hints: dict[str, Any] = {}
     if "_target_" in node:
         target: Any = get_object(node["_target_"])
-        hints = get_type_hints(target.__init__ if isinstance(target, type) else target)
+        function = target.__init__ if isinstance(target, type) else target  # type: ignore[misc]
+        hints = get_type_hints(function)
     for key, value in node.items():
+        assert isinstance(key, str)
         where = f"{path}.{key}"
         if isinstance(value, DictConfig):
             check_types(value, where)  # an object to be built, which is not there yet

@@ -42,8 +42,13 @@ class AnomalyDetector:
     @torch.inference_mode()
     def __call__(self, x: Tensor) -> Finding:
         """Examine a batch, (B, C, ...); the result is on the CPU."""
-        x = x.to(self.device)
-        output: VAEOutput = self.model(x)
-        finding = (output.x_hat, residual_map(x, output.x_hat), self.score(x, output))
-        x_hat, heatmap, score = (tensor.float().cpu() for tensor in finding)
-        return Finding(x_hat, heatmap, score, VAEOutput(*(part.float().cpu() for part in output)))
+        output = self.reconstruct(x)
+        return Finding(
+            output.x_hat, residual_map(x, output.x_hat), self.score(x, output).float(), output
+        )
+
+    @torch.inference_mode()
+    def reconstruct(self, x: Tensor) -> VAEOutput:
+        """What the VAE says of a batch, (B, C, ...), in float32 on the CPU."""
+        output: VAEOutput = self.model(x.to(self.device))
+        return VAEOutput(*(part.float().cpu() for part in output))

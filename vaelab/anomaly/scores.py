@@ -1,21 +1,45 @@
 """Anomaly scores: (x, what the VAE says of x) → (B,), larger is more abnormal.
 
 A score is any callable of that signature. To add one, write a class like these and a file
-in ``conf/score``.
+in ``conf/score``. A score that has to know normal images first has a ``fit`` too, which gets
+normal images and never a label.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
+import torch
+from sklearn.covariance import LedoitWolf
 from torch import Tensor
+from torch.nn import functional
 
+from vaelab.errors import UserError
 from vaelab.models.vae import VAEOutput
 from vaelab.objective.elbo import kl_divergence, squared_error
 
 
 class Score(Protocol):
     """What every score is."""
+
+    def __call__(self, x: Tensor, output: VAEOutput) -> Tensor:
+        """Score of each sample, (B,)."""
+        ...
+
+
+Normals = Callable[[], Iterator[tuple[Tensor, VAEOutput]]]
+"""Starts a pass over normal images: batches of x with what the VAE says of them."""
+
+
+@runtime_checkable
+class FittedScore(Protocol):
+    """A score that learns from normal images before it judges."""
+
+    def fit(self, train: Normals, held_out: Normals) -> None:
+        """Learn from the images that the VAE was trained on and from others."""
+        ...
 
     def __call__(self, x: Tensor, output: VAEOutput) -> Tensor:
         """Score of each sample, (B,)."""
@@ -52,3 +76,149 @@ class NegativeELBO:
         """Score of each sample, (B,)."""
         kl = kl_divergence(output.mu, output.logvar)
         return squared_error(x, output.x_hat) + self.beta * kl
+
+
+class SmoothedResidual:
+    """Mean absolute residual after averaging over blocks, summed over block sizes.
+
+    Noise of single pixels is not evidence; structure of the size of an organ's part is. Averaging
+    keeps what has one sign over a block (Baur et al. 2021, arXiv:2004.03271, section 3, on
+    smoothing residuals).
+
+    Args:
+        blocks: sides of the blocks, in pixels or voxels.
+    """
+
+    def __init__(self, blocks: Sequence[int] = (4, 8, 16)) -> None:
+        if not blocks or any(block < 1 for block in blocks):
+            raise UserError(f"score.blocks={list(blocks)}: sides of at least 1 are needed; try [8]")
+        self.blocks = list(blocks)
+
+    def __call__(self, x: Tensor, output: VAEOutput) -> Tensor:
+        """Score of each sample, (B,)."""
+        residual = x.float() - output.x_hat.float()
+        pool = functional.avg_pool3d if x.dim() == 5 else functional.avg_pool2d
+        terms = [pool(residual, block).abs().flatten(1).mean(1) for block in self.blocks]
+        return torch.stack(terms).sum(0)
+
+
+class CentralResidual:
+    """Smoothed residual of the centre of an X-ray, in units of the centre's own contrast.
+
+    With r the residual, averaged down to a grid and smoothed, and w a weight of the centre,
+
+        score = sum w (|r| + positive · max(r, 0)) / sd_w(x)
+
+    The lungs lie in the centre; arms, text and collimation at the border tell of the machine.
+    Division by the image's weighted standard deviation undoes a machine's contrast. ``positive``
+    brings in what is known of pneumonia before any image is seen: it is brighter than the air that
+    it replaces; 0 leaves this out.
+
+    Args:
+        grid: side of the grid that an image is averaged down to.
+        sigma: of the Gaussian, in cells of the grid.
+        width: of the weight exp(-(radius² / width)²), with the image's border at radius 1.
+        positive: extra weight of what is brighter than its reconstruction.
+    """
+
+    def __init__(
+        self, grid: int = 32, sigma: float = 1.5, width: float = 0.5, positive: float = 1.0
+    ) -> None:
+        if grid < 4 or not sigma > 0 or not width > 0 or positive < 0:
+            raise UserError(
+                f"score: grid={grid}, sigma={sigma}, width={width}, positive={positive}: a grid of "
+                "at least 4, sigma and width above 0 and a positive of at least 0 are needed"
+            )
+        self.sigma = sigma
+        self.positive = positive
+        self.grid = grid
+        place = (torch.arange(grid) + 0.5) / (grid / 2) - 1  # centres of the cells, -1 to 1
+        weight = torch.exp(-(((place[None] ** 2 + place[:, None] ** 2) / width) ** 2))
+        self.weight = weight / weight.sum()  # (grid, grid)
+
+    def __call__(self, x: Tensor, output: VAEOutput) -> Tensor:
+        """Score of each image of (B, 1, H, W), (B,)."""
+        image = functional.adaptive_avg_pool2d(x.float(), self.grid)  # (B, 1, grid, grid)
+        residual = functional.adaptive_avg_pool2d(x.float() - output.x_hat.float(), self.grid)
+        residual = gaussian_blur(residual, self.sigma)
+        mean = self._weighted(image)[:, None, None, None]
+        contrast = self._weighted((image - mean).square()).sqrt().clamp_min(1e-3)
+        evidence = residual.abs() + self.positive * residual.clamp_min(0)
+        return self._weighted(evidence) / contrast
+
+    def _weighted(self, values: Tensor) -> Tensor:
+        return (values * self.weight.to(values.device)).flatten(1).sum(1)
+
+
+class Mahalanobis:
+    """Mahalanobis distance of mu to the latents of the training images.
+
+    Lee et al. 2018 (arXiv:1807.03888), equation 2, with one class; the covariance is shrunk as
+    Ledoit & Wolf 2004, since there may be as many units as images.
+    """
+
+    def __init__(self) -> None:
+        self.mean: Tensor | None = None
+        self.precision: Tensor | None = None
+
+    def fit(self, train: Normals, held_out: Normals) -> None:
+        """Learn mean and covariance of the training latents."""
+        mu = torch.cat([output.mu.double().cpu() for _, output in train()])
+        estimate = LedoitWolf().fit(mu.numpy())
+        self.mean = torch.from_numpy(estimate.location_)
+        self.precision = torch.from_numpy(estimate.precision_)
+
+    def __call__(self, x: Tensor, output: VAEOutput) -> Tensor:
+        """Score of each sample, (B,)."""
+        assert self.mean is not None, "fit comes first"
+        assert self.precision is not None
+        offset = output.mu.double().cpu() - self.mean  # (B, z)
+        squared = ((offset @ self.precision) * offset).sum(1)
+        return squared.clamp_min(0).sqrt().float().to(x.device)
+
+
+class Fused:
+    """Sum of scores, each standardised by its mean and deviation on held-out normal images.
+
+    Args:
+        scores: name → score.
+    """
+
+    def __init__(self, scores: Mapping[str, Score]) -> None:
+        if not scores:
+            raise UserError("score.scores: at least one score is needed")
+        self.scores = dict(scores)
+        self.scales: dict[str, tuple[float, float]] = {}
+
+    def fit(self, train: Normals, held_out: Normals) -> None:
+        """Fit every member, then learn its mean and deviation on images it was not fitted to."""
+        for score in self.scores.values():
+            if isinstance(score, FittedScore):
+                score.fit(train, held_out)
+        batches: dict[str, list[Tensor]] = {name: [] for name in self.scores}
+        for x, output in held_out():
+            for name, score in self.scores.items():
+                batches[name].append(score(x, output).double().cpu())
+        for name, values in batches.items():
+            joined = torch.cat(values)
+            self.scales[name] = (float(joined.mean()), max(float(joined.std()), 1e-12))
+
+    def __call__(self, x: Tensor, output: VAEOutput) -> Tensor:
+        """Score of each sample, (B,)."""
+        assert self.scales, "fit comes first"
+        total = torch.zeros(len(x), device=x.device)
+        for name, score in self.scores.items():
+            mean, deviation = self.scales[name]
+            total = total + (score(x, output) - mean) / deviation
+        return total
+
+
+def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
+    """Convolve (B, 1, H, W) with a Gaussian cut at three sigma; borders are mirrored."""
+    reach = min(math.ceil(3 * sigma), images.shape[-1] - 1, images.shape[-2] - 1)
+    steps = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
+    kernel = torch.exp(-steps.square() / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    padded = functional.pad(images, (reach,) * 4, mode="reflect")
+    rows = functional.conv2d(padded, kernel.view(1, 1, 1, -1))
+    return functional.conv2d(rows, kernel.view(1, 1, -1, 1))

@@ -206,7 +206,7 @@ def check_grids(records: Sequence[Record], settings: Mapping[str, Any]) -> None:
     last = next(i for i, step in enumerate(steps) if isinstance(step, CheckSameGridd))
     for record in records:
         try:
-            headers = {key: _read_grid(record[key]) for key in keys}
+            headers = {key: read_grid(record[key]) for key in keys}
         except UserError as error:
             problems.append(str(error))
             continue
@@ -256,7 +256,7 @@ def _check_geometry(
         )
 
 
-def _read_grid(path: str) -> tuple[tuple[int, ...], np.ndarray]:
+def read_grid(path: str) -> tuple[tuple[int, ...], np.ndarray]:
     """Shape and affine from a NIfTI header, without reading its voxels."""
     try:
         image = nibabel.load(path)

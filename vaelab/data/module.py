@@ -7,7 +7,7 @@ split. All else, phantoms included, is here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ import lightning as L
 import numpy as np
 import torch
 from monai.data import DataLoader
+from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from vaelab.data.index import (
@@ -80,6 +81,7 @@ class SplitDataModule(L.LightningDataModule):
         num_workers: loader processes.
         cache_rate: share of the samples cached, in [0, 1].
         phantoms: generator of synthetic data, or None.
+        augment: random change of a training batch of images, applied by the training step, or None.
 
     Raises:
         UserError: for a value that cannot work, before any data is read.
@@ -100,6 +102,7 @@ class SplitDataModule(L.LightningDataModule):
         num_workers: int,
         cache_rate: float,
         phantoms: Phantoms | None,
+        augment: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
         check_val_split(val_split)
@@ -120,6 +123,7 @@ class SplitDataModule(L.LightningDataModule):
         self.num_workers = num_workers
         self.cache_rate = cache_rate
         self.phantoms = phantoms
+        self.augment = augment
         self.splits: dict[str, list[Record]] = {}
 
     def scan(self, root_dir: str | Path | None) -> list[Record]:
@@ -161,17 +165,18 @@ class SplitDataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches for training."""
-        return self._loader("train", shuffle=True)
+        return self.loader("train", shuffle=True)
 
     def val_dataloader(self) -> DataLoader:
         """Batches for validation, in the order of the split."""
-        return self._loader("val", shuffle=False)
+        return self.loader("val")
 
     def test_dataloader(self) -> DataLoader:
         """Batches to judge by; the validation split where a dataset has no test split."""
-        return self._loader("test" if "test" in self.splits else "val", shuffle=False)
+        return self.loader("test" if "test" in self.splits else "val")
 
-    def _loader(self, split: str, shuffle: bool) -> DataLoader:
+    def loader(self, split: str, shuffle: bool = False) -> DataLoader:
+        """Batches of one split, in its order unless shuffled."""
         dataset: Any = self.dataset(split)
         return DataLoader(
             dataset,

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -91,7 +93,7 @@ def preprocessing(
         modes_matched = [modes[key] for key in matched]
         align = [ResampleToMatchd(matched, key_dst=align_to, mode=modes_matched)]
     return [
-        LoadImaged(volumes, image_only=True),
+        _load(volumes),
         EnsureChannelFirstd(volumes),
         # labels=None: take the axes from the affine, where MONAI's default labels warn.
         Orientationd(volumes, axcodes=orientation, labels=None),
@@ -122,6 +124,14 @@ def train_pipeline(
 def val_pipeline(deterministic: Sequence[Any], with_seg: bool) -> Compose:
     """Preprocessing and tensors; nothing random."""
     return Compose([*deterministic, *_to_batch(with_seg)])
+
+
+def _load(volumes: Sequence[str]) -> LoadImaged:
+    # Where pydicom is installed, MONAI announces a GPU decoder of DICOM that is not there.
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+        return LoadImaged(volumes, image_only=True)
 
 
 def _batch_keys(with_seg: bool) -> list[str]:

@@ -24,6 +24,7 @@ class TrainSettings:
     seed: int
     max_epochs: int
     lr: float
+    lr_final: float
     kl_beta: float
     kl_annealing_epochs: int
     monitor: str
@@ -33,6 +34,8 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.max_epochs < 1:
             raise UserError(f"train.max_epochs={self.max_epochs}: at least 1 is needed; try 20")
+        if not 0 <= self.lr_final <= 1:
+            raise UserError(f"train.lr_final={self.lr_final}: a share of train.lr, from 0 to 1")
         if self.monitor not in MONITORS:
             raise UserError(f"train.monitor={self.monitor}: must be one of {', '.join(MONITORS)}")
         if Path(self.weights_name).name != self.weights_name:

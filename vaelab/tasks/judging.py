@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,10 @@ from torch.utils.data import DataLoader
 
 from vaelab.anomaly.detector import AnomalyDetector, Finding
 from vaelab.anomaly.maps import heat_scale
+from vaelab.anomaly.scores import FittedScore
+from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
+from vaelab.models.vae import VAEOutput
 from vaelab.tasks.experiment import Experiment
 from vaelab.training.checkpoint import load_weights
 
@@ -31,7 +35,22 @@ def load_detector(experiment: Experiment) -> AnomalyDetector:
             f"{experiment.weights}: no such file; name a trained run with run_dir=outputs/<run>"
         )
     model = load_weights(experiment.model, experiment.weights)
-    return AnomalyDetector(model, experiment.score, experiment.hardware.device)
+    detector = AnomalyDetector(model, experiment.score, experiment.hardware.device)
+    if isinstance(experiment.score, FittedScore):
+        experiment.data.setup("test")
+        train, held_out = (
+            partial(_normals, detector, experiment.data, split) for split in ("train", "val")
+        )
+        experiment.score.fit(train, held_out)
+    return detector
+
+
+def _normals(
+    detector: AnomalyDetector, data: SplitDataModule, split: str
+) -> Iterator[tuple[Tensor, VAEOutput]]:
+    """Images of a split with the VAE's output; nothing else of a batch, so no label, goes on."""
+    for batch in data.loader(split):
+        yield batch["image"], detector.reconstruct(batch["image"])
 
 
 def examine(

@@ -58,7 +58,12 @@ class Train:
         experiment.data.setup("fit")
         hardware = experiment.hardware
         module = VAELitModule(
-            experiment.model, experiment.annealing, settings.lr, hardware.channels_last
+            experiment.model,
+            experiment.annealing,
+            settings.lr,
+            hardware.channels_last,
+            experiment.data.augment,
+            settings.lr_final,
         )
         best = ModelCheckpoint(
             dirpath=experiment.run_dir / "checkpoints",

@@ -1,0 +1,70 @@
+"""Residual maps and the one colour scale for all of them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from vaelab.anomaly.maps import heat_scale, residual_map
+
+
+def test_residuals_are_absolute_and_averaged_over_channels() -> None:
+    x = torch.zeros(1, 2, 1, 2)
+    x_hat = torch.tensor([[[[1.0, -4.0]], [[-3.0, 0.0]]]])
+    assert residual_map(x, x_hat).tolist() == [[[(1 + 3) / 2, (4 + 0) / 2]]]
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 8, 6), (2, 4, 8, 6, 4)], ids=["2D", "3D"])
+def test_a_map_has_the_spatial_shape_of_its_image(shape: tuple[int, ...]) -> None:
+    x = torch.rand(shape)
+    heat = residual_map(x, x)
+    assert heat.shape == (shape[0], *shape[2:])
+    assert torch.equal(heat, torch.zeros_like(heat))
+
+
+def test_a_lesion_lights_up_where_it_is_and_nowhere_else() -> None:
+    healthy = torch.rand(1, 4, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+    sick = healthy.clone()
+    sick[..., 2:4, 5:7, 1:3] += 1
+    heat = residual_map(sick, healthy)[0]
+    inside = torch.zeros(8, 8, 8, dtype=torch.bool)
+    inside[2:4, 5:7, 1:3] = True
+    assert torch.equal(heat > 0.5, inside)
+    assert heat[~inside].max() == 0
+
+
+def test_half_precision_is_subtracted_in_float32() -> None:
+    x = torch.full((1, 1, 2, 2), 60000.0, dtype=torch.float16)  # 60000 + 60000 > 65504
+    assert residual_map(x, -x).tolist() == [[[120000.0] * 2] * 2]
+
+
+# --- the scale
+
+
+@pytest.mark.parametrize(("quantile", "top"), [(0.995, 995), (0.5, 500), (1.0, 1000), (1e-9, 1)])
+def test_the_top_of_the_scale_is_the_quantile_of_the_residuals(quantile: float, top: float) -> None:
+    shuffled = torch.randperm(1000, generator=torch.Generator().manual_seed(0)) + 1.0  # 1 … 1000
+    assert heat_scale(shuffled.reshape(10, 10, 10), quantile) == top
+
+
+def test_five_residuals_of_a_thousand_lie_above_the_default_scale() -> None:
+    residuals = torch.rand(1000, generator=torch.Generator().manual_seed(0))
+    assert (residuals > heat_scale(residuals)).sum() == 5
+
+
+def test_one_bright_voxel_does_not_move_the_scale() -> None:
+    residuals = torch.arange(1, 1001.0)
+    scale = heat_scale(residuals)
+    residuals[-1] = 1e9
+    assert heat_scale(residuals) == scale
+
+
+def test_one_residual_is_its_own_scale() -> None:
+    assert heat_scale(torch.tensor([3.0])) == 3.0
+
+
+def test_more_residuals_than_torch_quantile_took_have_a_scale_too() -> None:
+    # A cohort has billions; torch.quantile has refused more than 2^24 in older releases.
+    residuals = torch.zeros(2**24 + 1)
+    residuals[: len(residuals) // 100] = 7  # one in a hundred: more than 0.5 %
+    assert heat_scale(residuals) == 7.0

@@ -1,0 +1,466 @@
+"""Detection: a perfect, a blind and a backwards score, and the traps around them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from scipy.integrate import quad
+from scipy.stats import binom, norm
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+
+from vaelab.errors import UserError
+from vaelab.metrics import detection as detection_module
+from vaelab.metrics.detection import (
+    Detection,
+    Estimate,
+    OperatingPoint,
+    _count,
+    _draw_patients,
+    _statistics,
+    balanced_indices,
+    detection_metrics,
+    detection_with_intervals,
+    operating_point,
+    roc_points,
+    subgroup_detection,
+    subgroup_indices,
+    subgroup_of,
+)
+
+NORMAL, SICK = 0, 1
+LABELS = np.array([NORMAL, NORMAL, SICK, SICK])
+
+
+def judge(*scores: float) -> Detection:
+    """Two normal images' scores, then two sick ones'."""
+    return detection_metrics(np.array(scores), LABELS)
+
+
+# --- the triad
+
+
+def test_a_score_that_ranks_every_sick_image_above_every_normal_one_is_perfect() -> None:
+    detection = judge(0.1, 0.2, 0.3, 0.4)
+    assert (detection.auroc, detection.average_precision) == (1.0, 1.0)
+
+
+def test_the_same_score_for_all_is_blind() -> None:
+    detection = judge(0.7, 0.7, 0.7, 0.7)
+    assert detection.auroc == 0.5
+    assert detection.average_precision == 0.5  # the share of sick images
+
+
+def test_a_score_that_is_larger_for_normal_images_is_backwards() -> None:
+    detection = judge(0.3, 0.4, 0.1, 0.2)
+    assert detection.auroc == 0.0
+    # Going down the ranking, precision is 1/3 at the first sick image and 2/4 at the second.
+    assert detection.average_precision == pytest.approx((1 / 3 + 2 / 4) / 2)
+
+
+def test_random_scores_are_blind() -> None:
+    draw = np.random.default_rng(0)
+    n = 2000  # of each class
+    scores, labels = draw.normal(size=2 * n), np.repeat([NORMAL, SICK], n)
+    # Standard error of a blind AUROC (Hanley & McNeil 1982): √((2n + 1) / (12 n²)) ≈ 0.009.
+    standard_error = ((2 * n + 1) / (12 * n**2)) ** 0.5
+    assert detection_metrics(scores, labels).auroc == pytest.approx(0.5, abs=4 * standard_error)
+
+
+# --- scores as they come
+
+
+def test_separable_scores_of_100_to_400_are_perfect_without_squashing() -> None:
+    # A sigmoid in float32 turns all of these into 1, and so the AUROC into 0.5.
+    assert judge(100, 200, 300, 400).auroc == 1.0
+
+
+def test_separable_scores_below_zero_are_perfect_too() -> None:
+    assert judge(-400, -300, -200, -100).auroc == 1.0
+
+
+def test_differences_in_the_last_digit_of_a_large_sum_still_rank() -> None:
+    assert judge(1e7, 1e7 + 1, 1e7 + 2, 1e7 + 3).auroc == 1.0
+
+
+def test_only_the_ranking_counts() -> None:
+    scores = np.array([0.1, 0.4, 0.35, 0.8])
+    assert judge(*scores).auroc == judge(*np.exp(10 * scores)).auroc
+
+
+def test_one_pair_of_four_in_the_wrong_order_costs_a_quarter() -> None:
+    # (0.1, 0.35) (0.1, 0.8) (0.4, 0.8) are right, (0.4, 0.35) is not.
+    assert judge(0.1, 0.4, 0.35, 0.8).auroc == 3 / 4
+
+
+def test_a_tie_counts_half() -> None:
+    # Of four pairs three are right and (2, 2) is a tie.
+    assert judge(1, 2, 2, 3).auroc == (3 + 0.5) / 4
+
+
+def test_a_rare_disease_lowers_precision_and_not_auroc() -> None:
+    scores, labels = np.zeros(100), np.zeros(100, dtype=int)
+    labels[0] = SICK  # blind: all scores are the same
+    detection = detection_metrics(scores, labels)
+    assert (detection.auroc, detection.average_precision) == (0.5, pytest.approx(0.01))
+
+
+# --- counts, quantiles, the curve
+
+
+def test_each_class_is_counted() -> None:
+    scores, labels = np.arange(5.0), np.array([NORMAL, SICK, NORMAL, NORMAL, SICK])
+    assert detection_metrics(scores, labels).counts == {"normal": 3, "sick": 2}
+
+
+def test_quantiles_are_those_of_each_class() -> None:
+    # Normal images score 0 to 100 and sick ones 1000 to 1100: the q-quantile is 100 q further on.
+    scores = np.concatenate([np.arange(101.0), 1000 + np.arange(101.0)])
+    labels = np.repeat([NORMAL, SICK], 101)
+    quantiles = detection_metrics(scores, labels).score_quantiles
+    steps = {"0.05": 5, "0.25": 25, "0.5": 50, "0.75": 75, "0.95": 95}
+    assert quantiles["normal"] == pytest.approx(steps)
+    assert quantiles["sick"] == pytest.approx({q: 1000 + step for q, step in steps.items()})
+
+
+def test_the_area_under_the_drawn_curve_is_the_auroc() -> None:
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 2, 200)
+    scores = labels + draw.normal(size=200)
+    x, y = roc_points(scores, labels)
+    assert (x[0], y[0], x[-1], y[-1]) == (0, 0, 1, 1)
+    area = (np.diff(x) * (y[1:] + y[:-1]) / 2).sum()
+    assert area == pytest.approx(detection_metrics(scores, labels).auroc)
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    ("label", "counts"), [(NORMAL, "'normal': 4, 'sick': 0"), (SICK, "'normal': 0, 'sick': 4")]
+)
+def test_a_missing_class_is_refused_with_the_counts(label: int, counts: str) -> None:
+    with pytest.raises(UserError, match=rf"normal and sick images.*\{{{counts}\}}"):
+        detection_metrics(np.arange(4.0), np.full(4, label))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_score_that_is_not_finite_is_refused(bad: float) -> None:
+    with pytest.raises(UserError, match=r"1 of 4 anomaly scores are not finite; did the run div"):
+        judge(1, bad, 2, 3)
+
+
+# --- sensitivity at a specificity
+
+
+def ten_normals_and(*sick: float) -> tuple[np.ndarray, np.ndarray]:
+    """Normal images that score 1 to 10, then sick ones."""
+    scores = np.array([*range(1, 11), *sick], dtype=float)
+    return scores, np.repeat([NORMAL, SICK], [10, len(sick)])
+
+
+def test_sensitivity_at_90_and_95_has_its_triad() -> None:
+    def sensitivities(*scores: float) -> tuple[float, float]:
+        detection = judge(*scores)
+        return detection.sensitivity_at_specificity_90, detection.sensitivity_at_specificity_95
+
+    assert sensitivities(0.1, 0.2, 0.3, 0.4) == (1, 1)
+    assert sensitivities(0.7, 0.7, 0.7, 0.7) == (0, 0)  # flagging one flags all
+    assert sensitivities(0.3, 0.4, 0.1, 0.2) == (0, 0)
+
+
+def test_the_threshold_lets_exactly_the_tolerated_share_of_normal_images_through() -> None:
+    # Nine of ten normal images score below 10, so from 9.5 on one false alarm is left.
+    scores, labels = ten_normals_and(8.5, 9.5, 10.5, 11.5)
+    assert operating_point(scores, labels, 0.9) == OperatingPoint(9.5, 3 / 4, 0.9)
+    # 95 % cannot be had of ten: only 100 % is at least that, and 9.5 is lost.
+    assert operating_point(scores, labels, 0.95) == OperatingPoint(10.5, 2 / 4, 1.0)
+    assert detection_metrics(scores, labels).sensitivity_at_specificity_90 == 3 / 4
+    assert detection_metrics(scores, labels).sensitivity_at_specificity_95 == 2 / 4
+
+
+@pytest.mark.parametrize("percent", range(1, 100))
+def test_a_specificity_that_can_be_had_exactly_is_not_missed_by_rounding(percent: int) -> None:
+    # 100 normal images score 0 to 99; the sick one ties with the first that is flagged.
+    scores = np.append(np.arange(100.0), percent)
+    labels = np.repeat([NORMAL, SICK], [100, 1])
+    point = operating_point(scores, labels, float(f"0.{percent:02}"))
+    assert point == OperatingPoint(percent, 1.0, percent / 100)
+
+
+def test_a_sick_image_that_ties_with_too_many_normal_ones_is_not_flagged() -> None:
+    scores = np.array([1, 1, 1, 2, 2, 2, 3])  # flagging the 2s costs two of five normal images
+    labels = np.array([NORMAL, NORMAL, NORMAL, NORMAL, NORMAL, SICK, SICK])
+    assert operating_point(scores, labels, 0.9) == OperatingPoint(3, 1 / 2, 1.0)
+    assert operating_point(scores, labels, 0.6) == OperatingPoint(2, 1.0, 3 / 5)
+
+
+def test_the_largest_of_equally_sensitive_thresholds_is_taken() -> None:
+    scores, labels = ten_normals_and(20, 30)
+    assert operating_point(scores, labels, 0.5) == OperatingPoint(20, 1.0, 1.0)
+
+
+def test_where_no_sick_image_can_be_flagged_the_threshold_is_infinite() -> None:
+    scores, labels = ten_normals_and(0.5)
+    assert operating_point(scores, labels, 0.9) == OperatingPoint(np.inf, 0.0, 1.0)
+
+
+# --- intervals
+
+NUMBERS = (
+    "auroc",
+    "average_precision",
+    "sensitivity_at_specificity_90",
+    "sensitivity_at_specificity_95",
+)
+
+
+def one_patient_each(labels: np.ndarray) -> list[str]:
+    return [f"patient{i}" for i in range(len(labels))]
+
+
+def noisy(n: int, *, shift: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Scores of ``n`` images of each class, of unit variance, ``shift`` apart."""
+    labels = np.repeat([NORMAL, SICK], n)
+    return np.random.default_rng(0).normal(size=2 * n) + shift * labels, labels
+
+
+def test_estimates_are_those_of_detection_metrics_inside_their_intervals() -> None:
+    scores, labels = noisy(60)
+    found = detection_with_intervals(scores, labels, one_patient_each(labels))
+    assert tuple(found) == NUMBERS
+    for name, estimate in found.items():
+        assert estimate.value == getattr(detection_metrics(scores, labels), name)
+        assert estimate.low < estimate.value < estimate.high
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 8])  # many ties, some, none
+def test_counting_agrees_with_scikit_learn_in_every_resample(decimals: int) -> None:
+    scores, labels = noisy(40)
+    scores = scores.round(decimals)
+    times = np.random.default_rng(1).integers(0, 4, (20, 80)).astype(float)
+    found = _statistics(_count(scores, labels, times))
+    for r in range(20):
+        images = np.repeat(np.arange(80), times[r].astype(int))
+        resample = labels[images], scores[images]
+        assert found["auroc"][r] == pytest.approx(roc_auc_score(*resample), abs=1e-12)
+        assert found["average_precision"][r] == pytest.approx(
+            average_precision_score(*resample), abs=1e-12
+        )
+        false, true, _ = roc_curve(*resample, drop_intermediate=False)
+        for name, specificity in zip(NUMBERS[2:], (0.9, 0.95), strict=True):
+            allowed = 1 - false >= specificity - 1e-12
+            assert found[name][r] == pytest.approx(true[allowed].max(), abs=1e-12)
+
+
+def test_a_perfect_score_is_perfect_in_every_resample_without_squashing() -> None:
+    scores, labels = np.array([100.0, 200, 300, 400]), LABELS
+    found = detection_with_intervals(scores, labels, "abcd")
+    assert set(found.values()) == {Estimate(1.0, 1.0, 1.0)}
+
+
+def test_a_blind_score_is_blind_in_every_resample() -> None:
+    found = detection_with_intervals(np.full(4, 7.0), LABELS, "abcd")
+    assert [found[name] for name in NUMBERS] == [
+        Estimate(0.5, 0.5, 0.5),
+        Estimate(0.5, 0.5, 0.5),
+        Estimate(0.0, 0.0, 0.0),
+        Estimate(0.0, 0.0, 0.0),
+    ]
+
+
+def test_a_backwards_score_is_backwards_in_every_resample() -> None:
+    found = detection_with_intervals(np.array([3.0, 4, 1, 2]), LABELS, "abcd")
+    assert found["auroc"] == Estimate(0.0, 0.0, 0.0)
+    # Both sick images at 2: precision 2/4. One at 2 and one at 1: (1/3 + 2/4)/2, the lowest.
+    # Drawn twice at 1 and never at 2, or the reverse: 2/4 for both.
+    assert found["average_precision"] == Estimate((1 / 3 + 2 / 4) / 2, (1 / 3 + 2 / 4) / 2, 0.5)
+
+
+def test_the_interval_of_a_blind_auroc_is_as_wide_as_theory_says() -> None:
+    n = 300
+    scores, labels = noisy(n, shift=0)
+    found = detection_with_intervals(scores, labels, one_patient_each(labels))["auroc"]
+    # ± 1.96 standard errors of √((2n + 1)/(12 n²)) (Hanley & McNeil 1982): 0.092 in all.
+    width = 2 * 1.96 * ((2 * n + 1) / (12 * n**2)) ** 0.5
+    assert found.high - found.low == pytest.approx(width, rel=0.1)
+
+
+def test_a_higher_level_gives_a_wider_interval() -> None:
+    scores, labels = noisy(60)
+    patients = one_patient_each(labels)
+    narrow, wide = (
+        detection_with_intervals(scores, labels, patients, level=level)["auroc"]
+        for level in (0.5, 0.99)
+    )
+    assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_four_copies_of_each_image_do_not_halve_the_interval_of_their_patients() -> None:
+    scores, labels = (np.repeat(values, 4) for values in noisy(100))
+    patients = np.repeat(np.arange(200).astype(str), 4).tolist()
+
+    def width(of: list[str]) -> float:
+        found = detection_with_intervals(scores, labels, of)["auroc"]
+        return found.high - found.low
+
+    # Taken for independent, four times the images give √4 times the precision.
+    assert width(patients) == pytest.approx(2 * width(one_patient_each(labels)), rel=0.15)
+    once = detection_with_intervals(*noisy(100), [str(i) for i in range(200)])["auroc"]
+    assert width(patients) == pytest.approx(once.high - once.low)  # as if seen once, draw by draw
+
+
+TRUTH_SHIFT = 1.5
+
+
+@pytest.fixture(scope="module")
+def coverage() -> dict[str, tuple[int, int]]:
+    """How often of 200 intervals hold the truth: patients drawn, and images drawn.
+
+    100 patients of each class with two images each: √0.8 of the patient and √0.2 of the image
+    make unit variance, and sick images score TRUTH_SHIFT more.
+    """
+
+    def precision(s: float) -> float:
+        true, false = norm.sf(s - TRUTH_SHIFT), norm.sf(s)
+        return float(norm.pdf(s - TRUTH_SHIFT) * true / (true + false))
+
+    truth = {
+        "auroc": norm.cdf(TRUTH_SHIFT / 2**0.5),
+        "average_precision": quad(precision, -8, 10)[0],  # over the scores of sick images
+        "sensitivity_at_specificity_90": norm.cdf(TRUTH_SHIFT - norm.ppf(0.9)),
+        "sensitivity_at_specificity_95": norm.cdf(TRUTH_SHIFT - norm.ppf(0.95)),
+    }
+    draw = np.random.default_rng(0)
+    labels = np.repeat([NORMAL, SICK], 200)
+    patients = [str(i // 2) for i in range(400)]
+    hits = {name: [0, 0] for name in truth}
+    for seed in range(200):
+        scores = 0.8**0.5 * np.repeat(draw.normal(size=200), 2) + 0.2**0.5 * draw.normal(size=400)
+        for column, unit in enumerate((patients, one_patient_each(labels))):
+            found = detection_with_intervals(
+                scores + TRUTH_SHIFT * labels, labels, unit, num_resamples=200, seed=seed
+            )
+            for name, estimate in found.items():
+                hits[name][column] += estimate.low <= truth[name] <= estimate.high
+    return {name: (by_patient, by_image) for name, (by_patient, by_image) in hits.items()}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_95_percent_interval_holds_the_truth_in_95_percent_of_repetitions(
+    name: str, coverage: dict[str, tuple[int, int]]
+) -> None:
+    by_patient, by_image = coverage[name]
+    # Of 200 repetitions 179 to 198 are within chance of 95 %, one time in a thousand excepted.
+    low, high = binom.interval(0.999, 200, 0.95)
+    assert low <= by_patient <= high
+    assert by_image < by_patient
+
+
+def test_the_result_depends_on_the_seed_and_not_on_the_order_of_the_images() -> None:
+    scores, labels = noisy(30)
+    patients = np.array([str(i // 3) for i in range(60)])
+    shuffled = np.random.default_rng(2).permutation(60)
+    first = detection_with_intervals(scores, labels, patients.tolist(), seed=1)
+    again = detection_with_intervals(
+        scores[shuffled], labels[shuffled], patients[shuffled].tolist(), seed=1
+    )
+    other = detection_with_intervals(scores, labels, patients.tolist(), seed=2)
+    assert first == again
+    assert first != other
+
+
+def test_every_resample_keeps_whole_patients_and_both_classes() -> None:
+    # One patient with normal images only, one with sick ones only, and two with both.
+    labels = np.array([NORMAL, NORMAL, SICK, NORMAL, SICK, NORMAL, SICK, SICK])
+    patient = np.array([0, 0, 1, 2, 2, 3, 3, 3])
+    times = _draw_patients(labels, patient, num_resamples=500, seed=0)
+    assert (times[:, :2] == 1).all()  # alone in their kind
+    assert {tuple(row) for row in times[:, 2:].tolist()} == {(2, 0), (1, 1), (0, 2)}
+
+
+def test_resamples_in_pieces_are_the_same_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, labels = noisy(30)
+    whole = detection_with_intervals(scores, labels, one_patient_each(labels))
+    monkeypatch.setattr(detection_module, "COUNTS_AT_ONCE", 500)
+    assert detection_with_intervals(scores, labels, one_patient_each(labels)) == whole
+
+
+def test_estimates_go_into_json() -> None:
+    assert json.loads(json.dumps(asdict(Estimate(0.9, 0.8, 1.0)))) == {
+        "value": 0.9, "low": 0.8, "high": 1.0,
+    }  # fmt: skip
+
+
+# --- groups, balance
+
+
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [
+        ("person1000_bacteria_2931.jpeg", "bacteria"),
+        ("test/PNEUMONIA/person1_virus_6.jpeg", "virus"),
+        ("PERSON1_VIRUS_6.JPEG", "virus"),
+        ("IM-0001-0001.jpeg", None),
+        ("virus/IM-0001-0001.jpeg", None),  # a folder names no image
+        ("antivirus_trial_7.png", None),
+    ],
+)
+def test_a_file_name_tells_bacteria_from_virus(name: str, group: str | None) -> None:
+    assert subgroup_of(name) == group
+
+
+def test_each_group_is_judged_against_all_normal_images() -> None:
+    scores = np.array([1.0, 2, 3, 9, 8, 0, 2])
+    labels = np.array([NORMAL, NORMAL, NORMAL, SICK, SICK, SICK, SICK])
+    groups = ["virus", None, None, "bacteria", "bacteria", "virus", None]
+    found = subgroup_detection(scores, labels, groups)
+    assert list(found) == ["bacteria", "virus"]
+    assert found["bacteria"].auroc == 1.0
+    assert found["virus"].auroc == 0.0
+    assert found["bacteria"].counts == {"normal": 3, "sick": 2}
+    assert found["virus"].counts == {"normal": 3, "sick": 1}
+    assert subgroup_indices(labels, groups)["virus"].tolist() == [0, 1, 2, 5]
+
+
+def test_as_many_normal_as_sick_images_are_balanced_and_blind_at_a_half() -> None:
+    labels = np.repeat([NORMAL, SICK, NORMAL], [40, 20, 40])
+    index = balanced_indices(labels, seed=0)
+    assert np.bincount(labels[index]).tolist() == [20, 20]
+    assert sorted(set(index.tolist())) == index.tolist()  # none twice, in order
+    assert set(range(40, 60)) <= set(index.tolist())  # all of the rarer class
+    assert detection_metrics(np.zeros(40), labels[index]).average_precision == 0.5
+    assert (balanced_indices(labels, seed=0) == index).all()
+    assert (balanced_indices(labels, seed=1) != index).any()
+
+
+# --- refusals of what came later
+
+
+def test_a_missing_class_is_refused_everywhere_with_the_cure() -> None:
+    scores, labels = np.arange(4.0), np.zeros(4, dtype=int)
+    cure = "Add images of the missing class"
+    with pytest.raises(UserError, match=cure):
+        operating_point(scores, labels, 0.9)
+    with pytest.raises(UserError, match=cure):
+        detection_with_intervals(scores, labels, "abcd")
+    with pytest.raises(UserError, match=cure):
+        balanced_indices(labels, seed=0)
+
+
+def test_one_patient_of_a_class_is_too_few_for_an_interval() -> None:
+    with pytest.raises(UserError, match=r"2 with normal and 1 with sick images\. Add patients, or"):
+        detection_with_intervals(np.arange(4.0), LABELS, "abcc")
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 95.0])
+def test_a_level_outside_0_and_1_is_refused(level: float) -> None:
+    with pytest.raises(UserError, match=rf"level={level}: .*try 0\.95"):
+        detection_with_intervals(np.arange(4.0), LABELS, "abcd", level=level)
+
+
+def test_no_resample_is_refused() -> None:
+    with pytest.raises(UserError, match="num_resamples=0: .*try 1000"):
+        detection_with_intervals(np.arange(4.0), LABELS, "abcd", num_resamples=0)

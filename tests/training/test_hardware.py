@@ -1,0 +1,176 @@
+"""What is asked for and what there is; the machine is pretended, so these run anywhere."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import pytest
+import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
+
+from vaelab.errors import UserError
+from vaelab.training.hardware import Hardware
+
+
+@pytest.fixture(autouse=True)
+def said(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """The log of the module."""
+    caplog.set_level(logging.INFO, logger="vaelab.training.hardware")
+    return caplog
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def pretend(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool = False, mps: bool = False, mps_built: bool = False
+) -> None:
+    """Make PyTorch see these accelerators and no others."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    monkeypatch.setattr(torch.backends.mps, "is_built", lambda: mps or mps_built)
+
+
+# --- choosing
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"),
+    [(True, True, "cuda"), (True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_auto_prefers_cuda_then_mps_then_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, cuda: bool, mps: bool, expected: str
+) -> None:
+    pretend(monkeypatch, cuda=cuda, mps=mps)
+    assert Hardware().resolve() == expected
+    assert Hardware().device == torch.device(expected)
+
+
+@pytest.mark.parametrize("accelerator", ["cuda", "mps", "cpu"])
+def test_a_name_that_is_there_is_used(monkeypatch: pytest.MonkeyPatch, accelerator: str) -> None:
+    pretend(monkeypatch, cuda=True, mps=True)
+    assert Hardware(accelerator=accelerator).resolve() == accelerator
+
+
+def test_auto_on_a_plain_machine_is_the_cpu_without_a_warning(
+    monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
+) -> None:
+    pretend(monkeypatch)
+    assert Hardware().trainer_kwargs() == {
+        "accelerator": "cpu", "devices": 1, "strategy": "auto", "precision": "32-true",
+    }  # fmt: skip
+    assert [record.message for record in said.records] == ["computing on cpu in 32-true"]
+
+
+def test_lightning_calls_cuda_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, cuda=True)
+    hardware = Hardware("cuda", devices="auto", precision="bf16-mixed", strategy="ddp")
+    assert hardware.trainer_kwargs() == {
+        "accelerator": "gpu", "devices": "auto", "strategy": "ddp", "precision": "bf16-mixed",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("accelerator", ["cpu", "mps"])
+def test_several_devices_and_ddp_are_for_cuda_only(
+    monkeypatch: pytest.MonkeyPatch, accelerator: str
+) -> None:
+    pretend(monkeypatch, cuda=True, mps=True)
+    kwargs = Hardware(accelerator, devices=4, strategy="ddp").trainer_kwargs()
+    assert kwargs["accelerator"] == accelerator
+    assert (kwargs["devices"], kwargs["strategy"]) == (1, "auto")
+
+
+# --- falling back
+
+
+def test_cuda_that_is_not_there_becomes_the_cpu_and_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
+) -> None:
+    pretend(monkeypatch)
+    assert Hardware("cuda", devices="auto", strategy="ddp").trainer_kwargs()["accelerator"] == "cpu"
+    assert warnings_in(said) == [
+        "hardware.accelerator=cuda is not available on this machine "
+        "(torch.cuda.is_available() is False); using the CPU"
+    ]
+
+
+def test_a_missing_accelerator_falls_back_to_the_cpu_and_not_to_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pretend(monkeypatch, cuda=True)
+    assert Hardware("mps").resolve() == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("built", "reason"),
+    [
+        (False, "torch.backends.mps.is_built() is False: this PyTorch has no MPS"),
+        (True, "torch.backends.mps.is_available() is False: macOS 12.3+ on Apple silicon"),
+    ],
+)
+def test_the_sentence_tells_a_pytorch_without_mps_from_a_machine_without_it(
+    monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture, built: bool, reason: str
+) -> None:
+    pretend(monkeypatch, mps_built=built)
+    assert Hardware("mps").trainer_kwargs()["accelerator"] == "cpu"
+    (sentence,) = warnings_in(said)
+    assert sentence.startswith(
+        f"hardware.accelerator=mps is not available on this machine ({reason}"
+    )
+    assert sentence.endswith("using the CPU")
+
+
+def test_half_precision_on_the_cpu_becomes_full_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
+) -> None:
+    pretend(monkeypatch)
+    assert Hardware("cpu", precision="16-mixed").trainer_kwargs()["precision"] == "32-true"
+    assert warnings_in(said) == [
+        "hardware.precision=16-mixed needs a GPU; using 32-true on the CPU"
+    ]
+
+
+def test_bfloat16_needs_no_gpu(
+    monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
+) -> None:
+    pretend(monkeypatch)
+    assert Hardware("cpu", precision="bf16-mixed").trainer_kwargs()["precision"] == "bf16-mixed"
+    assert warnings_in(said) == []
+
+
+# --- the scaler
+
+
+@pytest.mark.parametrize("accelerator", ["cuda", "mps"])
+def test_the_scale_of_gradients_starts_where_it_was_asked_to(
+    monkeypatch: pytest.MonkeyPatch, accelerator: str
+) -> None:
+    pretend(monkeypatch, cuda=True, mps=True)
+    kwargs = Hardware(accelerator, precision="16-mixed", grad_scale=0.25).trainer_kwargs()
+    assert "precision" not in kwargs  # Lightning takes the plugin or the name, not both
+    (plugin,) = kwargs["plugins"]
+    assert isinstance(plugin, MixedPrecision)
+    assert (plugin.precision, plugin.device) == ("16-mixed", accelerator)
+    assert plugin.scaler is not None
+    assert plugin.scaler.get_scale() == 0.25
+
+
+# --- refusals
+
+
+def test_an_unknown_accelerator_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UserError, match=r"hardware\.accelerator=tpu: one of auto, cuda, mps, cpu"):
+        Hardware(accelerator="tpu")
+
+
+def test_an_unknown_precision_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UserError, match=r"hardware\.precision=16: one of 32-true, 16-mixed, bf16"):
+        Hardware(precision="16")
+
+
+@pytest.mark.parametrize("scale", [0.0, -1.0, math.nan])
+def test_a_scale_that_is_not_above_0_is_refused(scale: float) -> None:
+    with pytest.raises(UserError, match=rf"hardware\.grad_scale={scale}: must be above 0; try 1"):
+        Hardware(grad_scale=scale)

@@ -1,0 +1,172 @@
+"""The CSV log: it survives a resumed run, and reads back as one value per epoch."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from vaelab.training.history import CSVHistory, read_history, truncate_history
+
+
+def write(path: Path, text: str) -> Path:
+    """A CSV file from lines that are indented in the test."""
+    lines = [line.strip() for line in text.strip().splitlines()]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def log(folder: Path, step: int, **metrics: float) -> None:
+    """One row by a logger of its own, as a run that was just started or resumed has it."""
+    logger = CSVHistory(folder)
+    logger.log_metrics(metrics, step=step)
+    logger.save()
+
+
+class Steps(L.LightningModule):
+    """Logs the epoch it is in, so that a row tells who wrote it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """Any loss."""
+        self.log("train/epoch_seen", float(self.current_epoch), on_step=False, on_epoch=True)
+        loss: Tensor = self.layer(batch).square().sum()
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Any optimiser."""
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+# --- reading
+
+
+def test_the_rows_of_one_epoch_are_merged(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "metrics.csv",
+        """epoch,step,train/loss,val/loss
+           0,3,,20.5
+           0,3,10.5,
+           1,7,,18
+           1,7,9,""",
+    )
+    assert read_history(path) == {
+        "epoch": [0, 1], "step": [3, 7], "train/loss": [10.5, 9], "val/loss": [20.5, 18],
+    }  # fmt: skip
+
+
+def test_a_value_that_is_missing_is_nan(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "metrics.csv",
+        """epoch,train/loss,val/psnr
+           0,10,
+           1,9,21""",
+    )
+    psnr = read_history(path)["val/psnr"]
+    assert math.isnan(psnr[0])
+    assert psnr[1] == 21
+
+
+def test_epochs_come_in_order_however_they_were_written(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "metrics.csv",
+        """epoch,loss
+           10,1
+           2,3
+           9,2""",
+    )
+    assert read_history(path) == {"epoch": [2, 9, 10], "loss": [3, 2, 1]}
+
+
+# --- truncating
+
+
+def test_only_the_epochs_to_be_written_again_are_dropped(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "metrics.csv",
+        """epoch,train/loss,val/loss
+           0,,4
+           0,5,
+           1,,3
+           1,4,
+           2,,2
+           10,,1""",
+    )
+    truncate_history(path, first_epoch=2)
+    assert read_history(path) == {"epoch": [0, 1], "train/loss": [5, 4], "val/loss": [4, 3]}
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_truncating_past_the_end_changes_nothing(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "metrics.csv",
+        """epoch,loss
+           0,5
+           1,4""",
+    )
+    truncate_history(path, first_epoch=2)
+    assert read_history(path) == {"epoch": [0, 1], "loss": [5, 4]}
+
+
+def test_a_run_without_a_log_has_nothing_to_truncate(tmp_path: Path) -> None:
+    truncate_history(tmp_path / "metrics.csv", first_epoch=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- the logger
+
+
+def test_the_file_lies_in_the_folder_itself(tmp_path: Path) -> None:
+    log(tmp_path / "logs", step=0, epoch=0, loss=5)
+    assert [file.name for file in (tmp_path / "logs").iterdir()] == ["metrics.csv"]
+
+
+def test_a_second_logger_appends_to_the_first(tmp_path: Path) -> None:
+    for epoch in (0, 1):
+        log(tmp_path / "logs", step=epoch, epoch=epoch, loss=5 - epoch)
+    history = read_history(tmp_path / "logs" / "metrics.csv")
+    assert history == {"epoch": [0, 1], "step": [0, 1], "loss": [5, 4]}
+
+
+def test_the_header_grows_for_a_metric_the_first_run_did_not_know(tmp_path: Path) -> None:
+    log(tmp_path / "logs", step=0, epoch=0, loss=5)
+    log(tmp_path / "logs", step=1, epoch=1, loss=4, beta=0.5)
+    history = read_history(tmp_path / "logs" / "metrics.csv")
+    assert history["loss"] == [5, 4]
+    assert history["beta"] == [pytest.approx(math.nan, nan_ok=True), 0.5]
+
+
+def test_a_metric_the_second_run_has_lost_leaves_its_column(tmp_path: Path) -> None:
+    log(tmp_path / "logs", step=0, epoch=0, loss=5, beta=0.5)
+    log(tmp_path / "logs", step=1, epoch=1, loss=4)
+    history = read_history(tmp_path / "logs" / "metrics.csv")
+    assert history["loss"] == [5, 4]
+    assert history["beta"] == [0.5, pytest.approx(math.nan, nan_ok=True)]
+
+
+def test_a_resumed_training_keeps_the_rows_before_it(tmp_path: Path) -> None:
+    loader: DataLoader[Tensor] = DataLoader(torch.ones(2, 1))  # type: ignore[arg-type]
+
+    def train(epochs: int, **fit: Any) -> L.Trainer:
+        trainer = L.Trainer(
+            accelerator="cpu", max_epochs=epochs, logger=CSVHistory(tmp_path / "logs"),
+            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+            log_every_n_steps=1,
+        )  # fmt: skip
+        trainer.fit(Steps(), loader, **fit)
+        return trainer
+
+    train(2).save_checkpoint(tmp_path / "last.ckpt")
+    train(4, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    history = read_history(tmp_path / "logs" / "metrics.csv")
+    assert history["epoch"] == [0, 1, 2, 3]
+    assert history["train/epoch_seen"] == [0, 1, 2, 3]

@@ -1,0 +1,275 @@
+"""``task=predict``: judge new images, of which nothing is known, with a trained run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from vaelab.anomaly.calibration import ConformalCalibration, check_alpha
+from vaelab.anomaly.detector import AnomalyDetector
+from vaelab.anomaly.native import save_native
+from vaelab.atomic import replacing
+from vaelab.data.brats import BraTSDataModule
+from vaelab.data.chest_xray import ChestXrayDataModule, LoadGreyImage
+from vaelab.data.index import ENCODING, enumerate_names
+from vaelab.data.inputs import (
+    HINT,
+    Input,
+    Radiograph,
+    Volume,
+    check_can_read,
+    find_inputs,
+    images_below,
+    read_full_size,
+    read_radiograph,
+    read_subject,
+    subjects_below,
+)
+from vaelab.data.module import SplitDataModule
+from vaelab.errors import UserError
+from vaelab.report.card import overlay
+from vaelab.tasks.experiment import Experiment
+from vaelab.tasks.judging import healthy_scale, load_detector
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ("file", "score", "p_value", "flag", "error")
+ROWS_AT_ONCE = 256  # of an overlay, whose colours take 100 times the bytes of a grey image
+
+
+class Predict:
+    """Writes ``predictions.csv``, and maps of what is abnormal where, for each input.
+
+    The columns are ``file`` (below what all inputs have in common), ``score``, ``p_value`` and
+    ``flag`` (1 is abnormal at ``alpha``; both empty without the run's ``calibration.json``), and
+    ``error``, empty but for an input that could not be read.
+
+    Maps are in a tree of folders like that of the inputs. A 2D image gets ``<stem>_heatmap.png``,
+    the heat over the original at its size, brightest from a quantile of healthy images. A subject
+    gets ``<id>/<id>_anomaly.nii.gz``: |x - x_hat| averaged over modalities, in standard deviations
+    of a series, on the grid of the subject's own files and 0 where the network did not look.
+
+    Args:
+        inputs: a file or folder, a ``.txt`` or ``.csv`` list of such, or several of these.
+        output_dir: where to write; None is ``predictions`` in the run folder.
+        alpha: tolerated share of healthy images flagged, in (0, 1).
+        save_maps: whether to write maps.
+
+    Raises:
+        UserError: without inputs, or for an ``alpha`` out of range.
+    """
+
+    def __init__(
+        self,
+        inputs: str | Sequence[str] | None = None,
+        output_dir: str | None = None,
+        alpha: float = 0.05,
+        save_maps: bool = True,
+    ) -> None:
+        if not inputs:
+            raise UserError(f"task.inputs is not set: what is to be judged? {HINT}")
+        check_alpha(alpha)
+        self.inputs = inputs
+        self.output_dir = output_dir
+        self.alpha = alpha
+        self.save_maps = save_maps
+
+    def __call__(self, experiment: Experiment) -> None:
+        """Judge every input, one at a time, and write down each as it is done.
+
+        Raises:
+            UserError: before any work when there is nothing to judge or nothing to judge with; at
+                the end, naming all of them, when inputs could not be read.
+        """
+        output_dir = Path(self.output_dir or experiment.run_dir / "predictions").expanduser()
+        kind = _kind_of(experiment.data)
+        inputs = kind.find(self.inputs, output_dir)
+        calibration = _load_calibration(experiment)
+        warning = calibration.warning(self.alpha) if calibration else None
+        if warning:
+            log.warning("%s", warning)
+        detector = load_detector(experiment)
+        if self.save_maps:
+            kind.prepare_maps(detector)
+        table = output_dir / "predictions.csv"
+        failed: list[str] = []
+        flagged = 0
+        with replacing(table) as unfinished, unfinished.open("w", newline="", **ENCODING) as file:
+            writer = csv.DictWriter(file, COLUMNS, restval="")
+            writer.writeheader()
+            progress = tqdm(
+                inputs, "judging", unit="input", leave=False,
+                disable=not experiment.logging.progress_bar,
+            )  # fmt: skip
+            for one in progress:
+                row: dict[str, Any] = {"file": one.name}
+                try:
+                    row["score"] = score = self._judge(one, kind, detector, output_dir)
+                except UserError as error:
+                    row["error"] = " ".join(str(error).split())
+                    log.warning("%s", row["error"])
+                    failed.append(row["error"])
+                else:
+                    if calibration:
+                        row["p_value"] = float(calibration.p_value(score))
+                        row["flag"] = int(calibration.flag(score, self.alpha))
+                        flagged += row["flag"]
+                writer.writerow(row)
+        log.info(
+            "judged %d inputs%s: %s",
+            len(inputs) - len(failed),
+            f", {flagged} flagged at alpha={self.alpha:g}" if calibration else "",
+            table,
+        )
+        if failed:
+            raise UserError(
+                f"{len(failed)} of {len(inputs)} inputs could not be read:{enumerate_names(failed)}"
+            )
+
+    def _judge(self, one: Input, kind: _Kind, detector: AnomalyDetector, output_dir: Path) -> float:
+        """The score of one input, whose map is written if asked for."""
+        sample = kind.read(one.path)
+        finding = detector(sample.image[None])
+        score = float(finding.score[0])
+        if not np.isfinite(score):
+            raise UserError(f"{one.path}: its score is {score}; does it hold values that are, too?")
+        if self.save_maps:
+            kind.save_map(finding.heatmap[0], sample, one, output_dir)
+        return score
+
+
+class _Kind(Protocol):
+    """What differs between images and volumes."""
+
+    def find(self, inputs: str | Sequence[str], output_dir: Path) -> list[Input]: ...
+
+    def prepare_maps(self, detector: AnomalyDetector) -> None: ...
+
+    def read(self, path: Path) -> Any:
+        """A sample with ``image``, (C, ...)."""
+        ...
+
+    def save_map(self, heatmap: Tensor, sample: Any, one: Input, output_dir: Path) -> None: ...
+
+
+class _Radiographs:
+    """JPEG, PNG and DICOM files, and overlays as PNG."""
+
+    def __init__(self, data: ChestXrayDataModule) -> None:
+        self.data = data
+        self.loader = LoadGreyImage(**data.settings)
+        self.scale = 0.0
+
+    def find(self, inputs: str | Sequence[str], output_dir: Path) -> list[Input]:
+        found = find_inputs(inputs, images_below, "JPEG, PNG or DICOM files", output_dir)
+        check_can_read(found)
+        return found
+
+    def prepare_maps(self, detector: AnomalyDetector) -> None:
+        try:
+            self.data.setup("test")
+        except UserError as error:
+            raise UserError(
+                f"{error}. The heat maps' colour scale is measured on the run's healthy images: "
+                "make them available, or do without maps by task.save_maps=false"
+            ) from error
+        scale, source = healthy_scale(detector, self.data.val_dataloader())
+        self.scale = max(scale, 1e-6)
+        log.info("heat maps are brightest from %.3g, the %s", self.scale, source)
+
+    def read(self, path: Path) -> Radiograph:
+        return read_radiograph(path, self.loader)
+
+    def save_map(self, heatmap: Tensor, sample: Radiograph, one: Input, output_dir: Path) -> None:
+        original = read_full_size(one.path)
+        heat = at_full_size(heatmap.numpy(), sample.box, original.shape)
+        picture = Image.new("RGB", original.shape[::-1])
+        for top in range(0, len(original), ROWS_AT_ONCE):
+            rows = slice(top, top + ROWS_AT_ONCE)
+            part = overlay(original[rows], heat[rows], self.scale)
+            picture.paste(Image.fromarray(part), (0, top))
+        with replacing(output_dir / f"{one.place}_heatmap.png") as unfinished:
+            picture.save(unfinished, format="PNG")
+
+
+class _Volumes:
+    """Subject folders in BraTS naming, and anomaly maps as NIfTI."""
+
+    def __init__(self, data: BraTSDataModule) -> None:
+        self.settings = data.settings
+
+    def find(self, inputs: str | Sequence[str], output_dir: Path) -> list[Input]:
+        modalities = self.settings["modalities"]
+        expected = "subject folders with " + ", ".join(f"*-{key}.nii.gz" for key in modalities)
+        expand = partial(subjects_below, modalities=modalities)
+        return find_inputs(inputs, expand, expected, output_dir)
+
+    def prepare_maps(self, detector: AnomalyDetector) -> None:
+        """Nothing: the maps hold residuals, not colours."""
+
+    def read(self, path: Path) -> Volume:
+        return read_subject(path, self.settings)
+
+    def save_map(self, heatmap: Tensor, sample: Volume, one: Input, output_dir: Path) -> None:
+        path = output_dir / one.place / f"{one.path.name}_anomaly.nii.gz"
+        save_native(heatmap.numpy(), sample.affine, sample.original, path)
+
+
+def at_full_size(
+    heatmap: np.ndarray, box: tuple[float, float, float, float], shape: tuple[int, ...]
+) -> np.ndarray:
+    """A heat map over the part of an image that it is about, 0 elsewhere.
+
+    Args:
+        heatmap: (h, w).
+        box: left, top, right and bottom of that part, as shares of the image's width and height.
+        shape: (H, W) of the image.
+
+    Returns:
+        float32 (H, W).
+    """
+    height, width = shape
+    left, right = round(box[0] * width), round(box[2] * width)
+    top, bottom = round(box[1] * height), round(box[3] * height)
+    full = np.zeros((height, width), np.float32)
+    part = Image.fromarray(heatmap.astype(np.float32)).resize(
+        (right - left, bottom - top), Image.Resampling.BILINEAR
+    )
+    full[top:bottom, left:right] = np.asarray(part)
+    return full
+
+
+def _kind_of(data: SplitDataModule) -> _Kind:
+    if isinstance(data, ChestXrayDataModule):
+        return _Radiographs(data)
+    if isinstance(data, BraTSDataModule):
+        return _Volumes(data)
+    raise UserError(f"task=predict: cannot read new inputs for a {type(data).__name__}")
+
+
+def _load_calibration(experiment: Experiment) -> ConformalCalibration | None:
+    """The run's own, or None with a sentence in the log."""
+    path = experiment.run_dir / "calibration.json"
+    if not path.is_file():
+        log.info("%s does not exist: scores come without p-values and flags", path)
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not a JSON file ({error}); calibrate the run anew") from error
+    score = type(experiment.score).__name__
+    calibrated = content.get("score", score) if isinstance(content, dict) else score
+    if calibrated != score:
+        log.warning("%s is of score %s, not %s: no p-values and flags", path, calibrated, score)
+        return None
+    return ConformalCalibration.from_json(content, path)
