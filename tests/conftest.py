@@ -8,9 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from vaelab import run
+
+# Networks this small gain nothing from a second thread and lose much on a busy machine.
+torch.set_num_threads(1)
 
 # Two epochs on a handful of phantoms at the smallest size that can be halved four times.
 TINY_MRI = (

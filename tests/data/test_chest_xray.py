@@ -19,6 +19,7 @@ from vaelab.data.chest_xray import (
     check_no_sick,
     scan_chest_xray,
     split_chest_xray,
+    trim_dark_border,
 )
 from vaelab.data.index import Record
 from vaelab.errors import UserError
@@ -203,6 +204,32 @@ def test_the_test_images_are_drawn_by_seed(shared_root: Path) -> None:
     assert len({frozenset(draw) for draw in draws}) > 1  # 7 choose 4 = 35 sets of sick images
 
 
+def test_all_test_images_are_kept_in_a_split_of_their_own(shared_root: Path) -> None:
+    parts = split(shared_root, test_per_class=1)
+    assert ids(parts["test_full"]) == [
+        f"test/{folder}/{name}"
+        for folder in ("NORMAL", "PNEUMONIA")
+        for name in sorted(LAYOUT[f"test/{folder}"])
+    ]
+    assert set(ids(parts["test"])) < set(ids(parts["test_full"]))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_calibration_patients_are_taken_from_training_and_are_nowhere_else(
+    shared_root: Path, tmp_path: Path, seed: int
+) -> None:
+    plain = ready(shared_root, tmp_path / "plain", seed=seed).splits
+    parts = ready(shared_root, tmp_path / "run", seed=seed, calibration_split=0.3).splits
+    assert "calibration" not in plain
+    assert sorted(ids(parts["train"] + parts["calibration"])) == ids(plain["train"])
+    assert {r["label"] for r in parts["calibration"]} == {0}
+    groups = [{r["patient"] for r in parts[name]} for name in ("train", "val", "calibration")]
+    assert [len(group) for group in groups] == [6, 3, 3]  # 12 patients; 30 % of nine are three
+    assert len(set.union(*groups)) == 12
+    for name in ("val", "test", "test_full"):
+        assert parts[name] == plain[name]
+
+
 @pytest.mark.parametrize("per_class", [0, -1, 5])
 def test_more_test_images_than_the_rarer_class_has_are_refused(
     shared_root: Path, per_class: int
@@ -319,10 +346,11 @@ def test_every_leak_is_listed_whatever_its_kind(root: Path, tmp_path: Path) -> N
     assert len(leaks(root, tmp_path)) == 3
 
 
-def test_a_saved_split_is_searched_for_leaks_again(root: Path, tmp_path: Path) -> None:
-    learned = ready(root, tmp_path).splits["train"][0]
+@pytest.mark.parametrize("name", ["train", "val", "calibration"])
+def test_a_saved_split_is_searched_for_leaks_again(root: Path, tmp_path: Path, name: str) -> None:
+    learned = ready(root, tmp_path, calibration_split=0.3).splits[name][0]
     shutil.copy(root / "test" / "PNEUMONIA" / "person11_virus_9.jpeg", learned["path"])
-    message = told(lambda: ready(root, tmp_path))
+    message = told(lambda: ready(root, tmp_path, calibration_split=0.3))
     assert f"{learned['id']}: is the same file as test/PNEUMONIA/person11" in message
 
 
@@ -421,6 +449,46 @@ def test_a_constant_image_becomes_black_and_not_infinite(
 ) -> None:
     Image.fromarray(np.full(shape, value, kind)).save(tmp_path / "x.png")
     assert not load(tmp_path / "x.png").any()
+
+
+def framed(top: int, right: int, bottom: int, left: int) -> np.ndarray:
+    """100 × 100 of bright noise with dark margins of these widths."""
+    pixels = np.random.default_rng(0).integers(120, 256, (100, 100), dtype=np.uint8)
+    pixels[:top] = pixels[100 - bottom :] = pixels[:, :left] = pixels[:, 100 - right :] = 3
+    return pixels
+
+
+@pytest.mark.parametrize(
+    "margins", [(0, 0, 0, 0), (10, 0, 0, 0), (0, 20, 0, 5), (12, 7, 30, 1), (30, 30, 30, 30)]
+)
+def test_dark_margins_are_cut_off_exactly(margins: tuple[int, int, int, int]) -> None:
+    top, right, bottom, left = margins
+    assert trim_dark_border(framed(*margins)) == (left, top, 100 - right, 100 - bottom)
+
+
+def test_at_most_thirty_percent_are_cut_on_each_side() -> None:
+    assert trim_dark_border(framed(35, 35, 35, 35)) == (30, 30, 70, 70)
+    assert trim_dark_border(framed(60, 0, 0, 0)) == (0, 30, 100, 100)
+
+
+@pytest.mark.parametrize("level", [0.0, 137.0])
+@pytest.mark.parametrize("shape", [(100, 80), (1, 1)])
+def test_an_image_without_contrast_keeps_its_margins(shape: tuple[int, int], level: float) -> None:
+    assert trim_dark_border(np.full(shape, level)) == (0, 0, shape[1], shape[0])
+
+
+def test_a_trimmed_image_is_the_image_of_what_lies_within_its_margins(tmp_path: Path) -> None:
+    pixels = framed(12, 7, 20, 1)
+    pixels[40:50, 40:50], pixels[60:70, 60:70] = 0, 255  # black and white wherever it is cut
+    Image.fromarray(pixels).save(tmp_path / "framed.png")
+    Image.fromarray(pixels[12:80, 1:93]).save(tmp_path / "inside.png")
+    record = {"id": "x", "path": str(tmp_path / "framed.png")}
+    trimmed = LoadGreyImage((34, 46), trim_border=True)(record)["image"]
+    inside, framed_too = (load(tmp_path / f"{n}.png", (34, 46)) for n in ("inside", "framed"))
+    # 68 × 92 pixels become 34 × 46: the resize reaches one of them across the edge.
+    ring = (slice(None), slice(1, -1), slice(1, -1))
+    torch.testing.assert_close(trimmed[ring], inside[ring])
+    assert (trimmed - framed_too).abs().mean() > 0.1
 
 
 def decoded_in_full(path: Path) -> torch.Tensor:
@@ -534,6 +602,14 @@ def test_a_second_run_finds_the_decoded_images_on_disk(
     assert torch.equal(first.images, second.images)
 
 
+def test_trimming_is_not_answered_from_a_cache_without(root: Path, tmp_path: Path) -> None:
+    for path in (root / "train" / "NORMAL").iterdir():
+        Image.fromarray(framed(20, 20, 20, 20)).save(path)
+    plain = ready(root, tmp_path).dataset("train").images
+    trimmed = ready(root, tmp_path, trim_border=True).dataset("train").images
+    assert trimmed.mean() > plain.mean() + 0.1  # 64 % of the frame is dark
+
+
 def test_another_image_size_is_decoded_anew(shared_root: Path, tmp_path: Path) -> None:
     ready(shared_root, tmp_path).dataset("val")
     assert ready(shared_root, tmp_path, image_size=(64, 48)).dataset("val").images.shape[1:] == (
@@ -559,7 +635,7 @@ def test_one_error_lists_every_image_that_cannot_be_read(
 def test_the_split_is_saved_and_kept_when_images_are_added(root: Path, tmp_path: Path) -> None:
     first = ready(root, tmp_path, test_per_class=2)
     assert {path.name for path in (tmp_path / "run" / "splits").iterdir()} == {
-        *("train.csv", "val.csv", "test.csv"),
+        *("train.csv", "val.csv", "test.csv", "test_full.csv"),
     }
     for number in range(500, 510):
         picture(root / "train" / "NORMAL" / f"IM-{number:04d}-0001.jpeg")
@@ -577,6 +653,8 @@ def test_the_split_is_saved_and_kept_when_images_are_added(root: Path, tmp_path:
         ("num_workers", -1),
         ("cache_rate", 2),
         ("val_split", 1),
+        ("calibration_split", -0.1),
+        ("calibration_split", 1),
         ("patient_pattern", "("),
     ],
 )
@@ -602,7 +680,7 @@ def test_real_images_are_split_without_loss_or_leak(
     assert len(parts["train"]) + len(parts["val"]) == 1132 + 8
     assert Counter(record["label"] for record in parts["test"]) == {0: 201, 1: 201}
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
-    patients = [{record["patient"] for record in records} for records in parts.values()]
+    patients = [{r["patient"] for r in parts[name]} for name in ("train", "val", "test_full")]
     assert len(set.union(*patients)) == sum(len(group) for group in patients)
     sample = LoadGreyImage((128, 128))(parts["test"][0])
     assert sample["image"].shape == (1, 128, 128)

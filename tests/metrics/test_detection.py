@@ -274,8 +274,8 @@ def test_a_blind_score_is_blind_in_every_resample() -> None:
 def test_a_backwards_score_is_backwards_in_every_resample() -> None:
     found = detection_with_intervals(np.array([3.0, 4, 1, 2]), LABELS, "abcd")
     assert found["auroc"] == Estimate(0.0, 0.0, 0.0)
-    # Both sick images at 2: precision 2/4. One at 2 and one at 1: (1/3 + 2/4)/2, the lowest.
-    # Drawn twice at 1 and never at 2, or the reverse: 2/4 for both.
+    # Two normal images come first in every resample. Each sick image drawn once: precision is
+    # 1/3 and then 2/4. One of them drawn twice: they tie, and 2/4 is that of both.
     assert found["average_precision"] == Estimate((1 / 3 + 2 / 4) / 2, (1 / 3 + 2 / 4) / 2, 0.5)
 
 
@@ -462,5 +462,5 @@ def test_a_level_outside_0_and_1_is_refused(level: float) -> None:
 
 
 def test_no_resample_is_refused() -> None:
-    with pytest.raises(UserError, match="num_resamples=0: .*try 1000"):
+    with pytest.raises(UserError, match=r"num_resamples=0: .*try 1000"):
         detection_with_intervals(np.arange(4.0), LABELS, "abcd", num_resamples=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -24,6 +24,15 @@ def small_vae(seed: int = 0, **changes: Any) -> ResNet3dVAE:
         "input_channels": 2, "base_filters": 16, "z_dim": 3, "depth": 2, "roi_size": (8, 8, 8),
     }  # fmt: skip
     return ResNet3dVAE(**(arguments | changes))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """On tensors this small, threads of a busy machine mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def volumes(*shape: int) -> Tensor:
@@ -163,6 +172,7 @@ def test_every_parameter_receives_a_gradient() -> None:
     assert silent == []
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_thirty_steps_learn_one_sample_to_a_tenth_of_its_loss() -> None:
     vae = small_vae()
     # A bright ball in the dark, so that a constant volume is no answer.

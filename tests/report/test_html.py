@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import select
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from vaelab.report.html import (
     Case,
     MetricRow,
     VolumeCase,
+    _number,
     _packed,
     _volume,
     write_report,
@@ -39,8 +41,7 @@ HOSTILE = "<script>window.hacked = 1</script>\"'><img src=x onerror='window.hack
 
 
 def _case(name: str = "a.png", score: float = 1.0, truth: str = "sick", **changes: Any) -> Case:
-    rng = np.random.default_rng(abs(hash(score)) % 1000)
-    image, reconstruction, heatmap = rng.random((3, 32, 32))
+    image, reconstruction, heatmap = np.random.default_rng(0).random((3, 32, 32))
     case = Case(name, truth, score, 0.04, True, "virus", image, reconstruction, heatmap)
     return dataclasses.replace(case, **changes)
 
@@ -157,11 +158,38 @@ def test_the_same_report_is_the_same_bytes(tmp_path):
 
 def test_the_header_says_what_was_trained_on_what(tmp_path):
     text = " ".join(" ".join(_Page(_write(tmp_path, [_case()])).texts).split())
-    for part in ("conv2d_vae on chest_xray", "2025-01-02", "train samples 1,208", "torch 2.8"):
+    for part in (
+        "conv2d_vae on chest_xray",
+        "2025-01-02",
+        "Samples train 1,208 · val 134",
+        "torch 2.8",
+    ):
         assert part in text
     assert "lr: 1e-3" in text
     assert "AUROC 0.8000 0.7500 – 0.8500 bootstrap" in text
     assert "Samples 624 –" in text
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        *((0.8, "0.8000"), (0.0041234, "0.004123"), (12.0, "12.00"), (0.0, "0.000")),
+        *((93, "93"), (1234567, "1,234,567"), (154213.4, "154,213"), (-3.2e9, "-3.200e+09")),
+    ],
+)
+def test_numbers_have_four_digits_and_large_ones_all(value, shown):
+    assert _number(value) == shown
+
+
+def test_a_dark_page_turns_charts_dark_but_no_pictures_of_patients(tmp_path):
+    png = {}
+    for name, colour in (("chart", "white"), ("card", "#101216")):
+        file = io.BytesIO()
+        Image.new("RGB", (8, 4), colour).save(file, "PNG")
+        png[name] = file.getvalue()
+    figures = _Page(_write(tmp_path, [], figures=png)).all("figure")
+    assert [figure["class"] for figure in figures] == ["panel chart", "panel"]
+    assert {figure["style"] for figure in figures} == {"--aspect: 2.000"}
 
 
 # ---------------------------------------------------------------- names are text
@@ -265,9 +293,12 @@ def test_a_diverged_reconstruction_is_shown_black_under_full_heat(tmp_path):
     nothing = np.full((32, 32), np.nan)
     case = _case(image=np.zeros((32, 32)), reconstruction=nothing, heatmap=nothing)
     page = _Page(_write(tmp_path, [case]))
-    _, reconstruction, heat = [i for i in page.all("img") if i["alt"] != "Input"][-6:-3]
-    assert _pixels(reconstruction).max() == 0
-    assert _pixels(heat)[..., 0].min() > 100
+    reconstruction, heat = (
+        next(_pixels(image) for image in page.all("img") if image["alt"] == kind)
+        for kind in ("reconstruction", "heat map")
+    )
+    assert reconstruction.max() == 0
+    assert heat[..., 0].min() > 100
 
 
 def _pixels(image: dict[str, str | None]) -> np.ndarray:
@@ -387,6 +418,8 @@ class Browser:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
+            ready, _, _ = select.select([self._answers], [], [], 60)
+            assert ready, "the browser has been silent for a minute"
             received = os.read(self._answers, 1 << 16)
             assert received, "the browser closed its pipe"
             self._buffer += received
@@ -435,8 +468,8 @@ class Browser:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("no chromium on the PATH")
+    if CHROMIUM is None or os.name != "posix":
+        pytest.skip("needs chromium on the PATH, and pipes as POSIX has them")
     chromium = Browser(CHROMIUM, tmp_path_factory.mktemp("chromium"))
     yield chromium
     chromium.close()
@@ -458,7 +491,13 @@ SHOWN = "return [...document.querySelectorAll('#cases tbody tr')].filter(r => !r
 NUMBERS = SHOWN + ".map(r => r.dataset.number).join('')"  # rows are numbered by falling score
 READY = """
     const viewer = document.getElementById("viewer");
-    while (viewer.dataset.shows === undefined) await new Promise(r => setTimeout(r, 10));
+    const until = async (condition) => {
+      for (let n = 0; !condition(); n++) {
+        if (n > 1000) throw new Error("waited in vain for " + condition);
+        await new Promise(r => setTimeout(r, 10));
+      }
+    };
+    await until(() => viewer.dataset.shows !== undefined);
     const canvas = (plane, kind = "input") =>
       viewer.querySelector(`[data-plane=${plane}] canvas[data-kind=${kind}]`);
     const shown = () => [...viewer.querySelectorAll("canvas")].map(c => c.toDataURL());
@@ -540,29 +579,29 @@ def test_a_case_is_enlarged_and_arrows_go_through_the_visible_ones(browser, repo
 
 
 def test_the_viewer_redraws_for_each_control(browser, report):
-    browser.open(report)
-    # Canvases: input and reconstruction of axial, coronal, sagittal.
-    move = "const s = viewer.querySelector('[data-plane=axial] input');"
-    move += "s.value = 1; s.dispatchEvent(new Event('input'))"
-    toggle = "{0}.checked = !{0}.checked; {0}.dispatchEvent(new Event('change'))"
-    off = toggle.format("crosshair")
-    both, inputs = [True] * 6, [True, False] * 3
-    change = READY + off + "; return changed(() => {{ {} }})"
-    assert browser.run(change.format(move)) == [True, True, False, False, False, False]
-    browser.open(report)
-    assert browser.run(change.format(toggle.format("overlay"))) == inputs
-    browser.open(report)
-    assert browser.run(change.format(toggle.format("outline"))) == both
-    browser.open(report)
-    other = "modality.value = 1; modality.dispatchEvent(new Event('change'))"
-    assert browser.run(change.format(other)) == both
+    def redrawn(change: str) -> list[bool]:
+        """Of input and reconstruction of the axial, coronal and sagittal plane, in this order."""
+        browser.open(report)
+        without_lines = "crosshair.click();"  # they would move in every plane
+        result: list[bool] = browser.run(
+            READY + without_lines + "return changed(() => {" + change + "})"
+        )
+        return result
+
+    slider = "const slider = viewer.querySelector('[data-plane=axial] input');"
+    move = slider + "slider.value = 1; slider.dispatchEvent(new Event('input'))"
+    assert redrawn(move) == [True, True, False, False, False, False]
+    assert redrawn("overlay.click()") == [True, False] * 3
+    assert redrawn("outline.click()") == [True] * 6
+    assert redrawn("modality.value = 1; modality.dispatchEvent(new Event('change'))") == [True] * 6
+    assert redrawn("") == [False] * 6
     assert browser.complaints() == []
 
 
 def test_the_viewer_hangs_slices_like_the_figures_do(browser, tmp_path):
     shape = (6, 8, 10)
     marked = np.zeros(shape)
-    marked[0, 0, 0] = 1.0  # left, posterior, inferior: named by the patient's side R A S minus
+    marked[0, 0, 0] = 1.0  # left, posterior, inferior
     marked[5, 7, 9] = 0.5  # right, anterior, superior
     case = _volume_case(
         modalities={"t1c": marked},
@@ -576,7 +615,7 @@ def test_the_viewer_hangs_slices_like_the_figures_do(browser, tmp_path):
         + """
         const pixel = (plane, column, row) => {
           const c = canvas(plane, "reconstruction");
-          return c.getContext("2d").getImageData(column * 4 + 1, row * 4 + 1, 1, 1).data[0];
+          return c.getContext("2d").getImageData(column * 4 + 2, row * 4 + 2, 1, 1).data[0];
         };
         crosshair.checked = false;
         const cut = (plane, n) => {
@@ -597,8 +636,8 @@ def test_the_viewer_hangs_slices_like_the_figures_do(browser, tmp_path):
         return values
 
     # The first voxel lies at the bottom right of each plane, the last one at the top left.
-    assert min(at("0", "5, 7", "5, 9", "7, 9")) > 200
-    assert min(at("99", "0, 0", "0, 0", "0, 0")) > 100
+    assert min(at("0", "5, 7", "5, 9", "7, 9")) > 150
+    assert min(at("99", "0, 0", "0, 0", "0, 0")) > 70
     assert max(at("0", "0, 0", "0, 0", "0, 0")) == 0
 
 
@@ -624,7 +663,7 @@ def test_another_volume_can_be_chosen(browser, report):
         READY
         + """
         document.querySelector('[data-volume="1"]').click();
-        while (viewer.dataset.shows !== "1") await new Promise(r => setTimeout(r, 10));
+        await until(() => viewer.dataset.shows === "1");
         return [document.getElementById("outline-label").hidden, size.textContent];
     """
     )

@@ -22,4 +22,4 @@ def heat_scale(maps: Tensor, quantile: float = 0.995) -> float:
     """
     values = maps.flatten()
     rank = max(1, round(quantile * values.numel()))
-    return float(torch.kthvalue(values, rank).values)  # torch.quantile stops at 2^24 values
+    return float(torch.kthvalue(values, rank).values)

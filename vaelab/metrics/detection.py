@@ -165,7 +165,7 @@ def detection_with_intervals(
     if num_resamples < 1:
         raise UserError(f"num_resamples={num_resamples}: at least one is needed; try 1000")
     assert len(patients) == len(scores)
-    _, patient = np.unique(np.asarray(patients), return_inverse=True)  # (N,)
+    _, patient = np.unique(list(patients), return_inverse=True)  # (N,)
     times = _draw_patients(labels, patient, num_resamples, seed)  # (R, patients)
     pieces = np.array_split(times, 1 + num_resamples * len(scores) // COUNTS_AT_ONCE)
     drawn = [_statistics(_count(scores, labels, piece[:, patient])) for piece in pieces]

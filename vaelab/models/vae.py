@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-# Variances from exp(-15) to exp(15) fit float32 with room for sums over a batch. The bound is a
-# tanh and not a clamp: past a clamp the KL has no gradient left to pull logvar back.
+# Variances from exp(-15) to exp(15) fit float32 with room for sums over a batch. The bound is
+# smooth and not a clamp: past a clamp the KL has no gradient left to pull logvar back.
 LOGVAR_BOUND = 15.0
 
 
@@ -52,7 +52,8 @@ class VAE(nn.Module):
         with torch.autocast(device_type=x.device.type, enabled=False):
             h = h.float()
             mu = self.mu_head(h)
-            logvar = LOGVAR_BOUND * torch.tanh(self.logvar_head(h) / LOGVAR_BOUND)
+            logvar = self.logvar_head(h)
+            logvar = logvar * torch.rsqrt(1 + (logvar / LOGVAR_BOUND).square())
         return mu, logvar
 
     def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ and a file in ``conf/annealing``.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -32,8 +33,8 @@ class Annealing(Protocol):
 
 
 def _check(kl_beta: float, kl_annealing_epochs: int) -> None:
-    if not kl_beta >= 0:
-        raise UserError(f"train.kl_beta={kl_beta}: beta cannot be negative; try 1.0")
+    if not 0 <= kl_beta < math.inf:
+        raise UserError(f"train.kl_beta={kl_beta}: beta must be finite and not negative; try 1.0")
     if kl_annealing_epochs < 0:
         raise UserError(
             f"train.kl_annealing_epochs={kl_annealing_epochs}: a ramp cannot have a negative "

@@ -126,14 +126,14 @@ def write_report(
         metrics: the headline numbers.
         figures: caption → PNG file.
         cases: rows of the gallery, in any order. A 2D case of 128 × 128 pixels costs about
-            15 KB, so a large test split is better thinned out by the caller.
+            17 KB, so a large test split is better thinned out by the caller.
         heat_scale: the magnitude with the brightest colour, the same for every case.
         scale_source: where it comes from, for example "99.5th percentile of healthy images".
         config_yaml: the resolved config, shown literally.
         versions: package → version.
         splits: split → number of samples.
         max_volumes: the first so many volume cases can be leafed through; the others have
-            pictures only. Four modalities cost about 3 MB per case.
+            pictures only. Four modalities of 96³ voxels cost about 3 MB.
         date: today when None.
 
     Raises:
@@ -194,15 +194,15 @@ def _check(metrics: Sequence[MetricRow], cases: Sequence[AnyCase], heat_scale: f
                 f"case {case.id!r}: p_value={case.p_value} must lie in [0, 1]; None if unknown"
             )
         assert case.truth in TRUTHS, case.truth
+        arrays = [case.heatmap]
         if isinstance(case, Case):
-            shapes = {case.image.shape, case.reconstruction.shape, case.heatmap.shape}
+            arrays += [case.image, case.reconstruction]
         else:
             assert case.modalities, case.id
             assert case.modalities.keys() == case.reconstructions.keys(), case.id
-            volumes = (*case.modalities.values(), *case.reconstructions.values(), case.heatmap)
-            shapes = {v.shape for v in volumes if v is not None} | (
-                set() if case.seg is None else {case.seg.shape}
-            )
+            arrays += [*case.modalities.values(), *case.reconstructions.values()]
+            arrays += [] if case.seg is None else [case.seg]
+        shapes = {array.shape for array in arrays}
         assert len(shapes) == 1, (case.id, shapes)
 
 
@@ -224,20 +224,25 @@ def _formatted(metric: MetricRow) -> _Metric:
 
 
 def _number(value: float) -> str:
-    """Four significant digits, zeros kept so that columns align; counts in full."""
-    return f"{value:,}" if isinstance(value, int) else f"{value:#.4g}".rstrip(".")
+    """Four significant digits, zeros kept so that columns align; large numbers to the unit."""
+    if isinstance(value, int) or 1e3 <= abs(value) < 1e7:
+        return f"{value:,.0f}"
+    return f"{value:#.4g}"
 
 
 class _Figure(NamedTuple):
     caption: str
     uri: str
     aspect: float  # width / height
+    is_chart: bool  # on white, so that a dark page may turn it dark
 
 
 def _figure(caption: str, png: bytes) -> _Figure:
     assert png.startswith(PNG_SIGNATURE), caption
     with Image.open(io.BytesIO(png)) as image:
-        return _Figure(caption, _uri("png", png), image.width / image.height)
+        corner = image.convert("RGB").getpixel((0, 0))
+        aspect = image.width / image.height
+    return _Figure(caption, _uri("png", png), aspect, is_chart=corner == (255, 255, 255))
 
 
 # ---------------------------------------------------------------- the gallery
@@ -346,7 +351,11 @@ def _volume(case: VolumeCase, heat_scale: float) -> dict[str, Any]:
         pair = (volume, case.reconstructions[name])
         image, x_hat = (_packed(_bytes(_shrunk(v, factor), *window)) for v in pair)
         modalities.append({"name": name, "input": image, "reconstruction": x_hat})
-    heat = _bytes(_shrunk(np.nan_to_num(case.heatmap, nan=heat_scale), factor), 0, heat_scale)
+    heat = _bytes(
+        _shrunk(np.nan_to_num(case.heatmap, nan=heat_scale, posinf=heat_scale), factor),
+        0,
+        heat_scale,
+    )
     seg = (
         None
         if case.seg is None
@@ -358,7 +367,7 @@ def _volume(case: VolumeCase, heat_scale: float) -> dict[str, Any]:
         "id": case.id,
         "shape": heat.shape,
         "original": shape,
-        "spacing": case.spacing,
+        "spacing": [float(side) for side in case.spacing],
         "start": [_widest(seg, heat.shape, axis) for axis in range(3)],
         "modalities": modalities,
         "heat": _packed(heat),

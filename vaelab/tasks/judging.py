@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from vaelab.anomaly.calibration import ConformalCalibration
 from vaelab.anomaly.detector import AnomalyDetector, Finding
 from vaelab.anomaly.maps import heat_scale
 from vaelab.anomaly.scores import FittedScore
@@ -18,6 +20,9 @@ from vaelab.errors import UserError
 from vaelab.models.vae import VAEOutput
 from vaelab.tasks.experiment import Experiment
 from vaelab.training.checkpoint import load_weights
+
+CALIBRATION = "calibration.json"
+"""In a run folder: the scores of held-out normal images, and which score gave them."""
 
 HEAT_QUANTILE = 0.995
 # Every volume gives as many residuals to the scale as this at most: a cohort at 128³ has billions.
@@ -43,6 +48,21 @@ def load_detector(experiment: Experiment) -> AnomalyDetector:
         )
         experiment.score.fit(train, held_out)
     return detector
+
+
+def calibrate(experiment: Experiment, detector: AnomalyDetector) -> ConformalCalibration:
+    """Scores of held-out normal images, one of each patient, for conformal p-values.
+
+    From the split ``calibration`` where there is one; else from ``val``, which has chosen the
+    epoch, so that false alarms may be a little more than promised.
+    """
+    split = "calibration" if "calibration" in experiment.data.splits else "val"
+    patients = {record["id"]: record["patient"] for record in experiment.data.splits[split]}
+    first: dict[str, float] = {}
+    for batch, finding in examine(detector, experiment.data.loader(split)):
+        for identifier, score in zip(batch["id"], finding.score.tolist(), strict=True):
+            first.setdefault(patients[identifier], score)
+    return ConformalCalibration(np.array(list(first.values())))
 
 
 def _normals(

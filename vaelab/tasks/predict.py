@@ -39,7 +39,7 @@ from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
 from vaelab.report.card import overlay
 from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.judging import healthy_scale, load_detector
+from vaelab.tasks.judging import CALIBRATION, healthy_scale, load_detector
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class Predict:
         finding = detector(sample.image[None])
         score = float(finding.score[0])
         if not np.isfinite(score):
-            raise UserError(f"{one.path}: its score is {score}; does it hold values that are, too?")
+            raise UserError(f"{one.path}: its score is {score}; it holds NaN or infinity")
         if self.save_maps:
             kind.save_map(finding.heatmap[0], sample, one, output_dir)
         return score
@@ -199,7 +199,8 @@ class _Radiographs:
             part = overlay(original[rows], heat[rows], self.scale)
             picture.paste(Image.fromarray(part), (0, top))
         with replacing(output_dir / f"{one.place}_heatmap.png") as unfinished:
-            picture.save(unfinished, format="PNG")
+            # Level 6 takes four times as long to save a tenth.
+            picture.save(unfinished, format="PNG", compress_level=1)
 
 
 class _Volumes:
@@ -259,9 +260,12 @@ def _kind_of(data: SplitDataModule) -> _Kind:
 
 def _load_calibration(experiment: Experiment) -> ConformalCalibration | None:
     """The run's own, or None with a sentence in the log."""
-    path = experiment.run_dir / "calibration.json"
+    path = experiment.run_dir / CALIBRATION
     if not path.is_file():
-        log.info("%s does not exist: scores come without p-values and flags", path)
+        log.info(
+            "%s does not exist: scores come without p-values and flags; task=evaluate writes it",
+            path,
+        )
         return None
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -270,6 +274,10 @@ def _load_calibration(experiment: Experiment) -> ConformalCalibration | None:
     score = type(experiment.score).__name__
     calibrated = content.get("score", score) if isinstance(content, dict) else score
     if calibrated != score:
-        log.warning("%s is of score %s, not %s: no p-values and flags", path, calibrated, score)
+        log.warning(
+            "%s is of score %s, not %s: scores come without p-values and flags; "
+            "calibrate anew with task=evaluate and the score of now",
+            *(path, calibrated, score),
+        )
         return None
     return ConformalCalibration.from_json(content, path)

@@ -49,6 +49,8 @@ def load_checkpoint(path: str | Path) -> dict[str, object]:
 
 def weights_in(checkpoint: Mapping[str, object]) -> dict[str, Tensor]:
     """The network's state dict within a Lightning checkpoint."""
+    if "state_dict" not in checkpoint:
+        raise UserError("a Lightning checkpoint is needed; this file holds weights alone")
     state = checkpoint["state_dict"]
     assert isinstance(state, Mapping)
     return {key[len(PREFIX) :]: value for key, value in state.items() if key.startswith(PREFIX)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -49,8 +50,8 @@ class VAELitModule(L.LightningModule):
         lr_final: float = 1.0,
     ) -> None:
         super().__init__()
-        if not lr > 0:
-            raise UserError(f"train.lr={lr}: must be above 0; try 1e-4")
+        if not 0 < lr < math.inf:
+            raise UserError(f"train.lr={lr}: must be above 0 and finite; try 1e-4")
         self.model = model
         self.annealing = annealing
         self.lr = lr
@@ -65,16 +66,15 @@ class VAELitModule(L.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Negative ELBO of a batch at this epoch's beta, a sum."""
-        return self._step(batch, "train")["loss"]
+        return self._step(batch, "train")[0]["loss"]
 
     def validation_step(  # type: ignore[override]  # a NamedTuple passes through the loop
         self, batch: dict[str, Any], batch_idx: int
     ) -> VAEOutput:
         """Log the sums of a batch; the output is for the callbacks."""
-        self._step(batch, "val")
-        return self._output
+        return self._step(batch, "val")[1]
 
-    def _step(self, batch: dict[str, Any], stage: str) -> dict[str, Tensor]:
+    def _step(self, batch: dict[str, Any], stage: str) -> tuple[dict[str, Tensor], VAEOutput]:
         x: Tensor = batch["image"]
         if stage == "train" and self.augment is not None:
             x = self.augment(x)
@@ -83,11 +83,10 @@ class VAELitModule(L.LightningModule):
             x = x.to(memory_format=layout)  # the weights follow within each convolution
         beta = self.annealing(self.current_epoch)
         output: VAEOutput = self(x)
-        self._output = output
         sums = compute_elbo(x, output.x_hat, output.mu, output.logvar, beta)
         self._log_sums(sums, stage, samples=x.shape[0], voxels=x.numel())
         self.log(f"{stage}/beta", beta, on_step=False, on_epoch=True, batch_size=1)
-        return sums
+        return sums, output
 
     def _log_sums(self, sums: dict[str, Tensor], stage: str, samples: int, voxels: int) -> None:
         exact = {f"{stage}/{name}": value.detach() for name, value in sums.items()}

@@ -1,0 +1,252 @@
+"""Localisation: maps and masks small enough to count by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from vaelab.errors import UserError
+from vaelab.metrics.localisation import (
+    BestDice,
+    Bracketed,
+    LesionCount,
+    PixelHistogram,
+    best_dice_threshold,
+    count_lesions,
+    dice_at,
+    pixel_average_precision,
+)
+
+MASK = np.array([[0, 0, 1, 1]])
+
+
+def random_maps(shift: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Four volumes of 16³ voxels, one in twenty of them lesion and ``shift`` brighter."""
+    draw = np.random.default_rng(0)
+    masks = draw.random((4, 16, 16, 16)) < 0.05
+    return (draw.normal(size=masks.shape) + shift * masks).astype(np.float32), masks
+
+
+# --- average precision
+
+
+def test_average_precision_has_its_triad() -> None:
+    assert pixel_average_precision(np.array([[1.0, 2, 3, 4]]), MASK) == 1
+    assert pixel_average_precision(np.array([[7.0, 7, 7, 7]]), MASK) == 2 / 4  # share of lesion
+    # Going down the ranking, precision is 1/3 at the first lesion pixel and 2/4 at the second.
+    assert pixel_average_precision(np.array([[3.0, 4, 1, 2]]), MASK) == (1 / 3 + 2 / 4) / 2
+
+
+def test_any_label_that_is_not_zero_is_lesion() -> None:
+    assert pixel_average_precision(np.array([[1.0, 2, 3, 4]]), np.array([[0, 0, 2, 3]])) == 1
+
+
+# --- Dice
+
+
+def test_dice_counts_the_overlap_twice() -> None:
+    # Flagged are three pixels, lesion two, both two.
+    assert dice_at(np.array([[0.1, 0.5, 0.6, 0.7]]), MASK, threshold=0.5) == 2 * 2 / (3 + 2)
+
+
+def test_dice_has_its_triad() -> None:
+    assert dice_at(np.array([[1.0, 2, 3, 4]]), MASK, threshold=3) == 1
+    assert dice_at(np.array([[7.0, 7, 7, 7]]), MASK, threshold=7) == 2 * 2 / (4 + 2)  # all flagged
+    assert dice_at(np.array([[3.0, 4, 1, 2]]), MASK, threshold=3) == 0
+
+
+@pytest.mark.parametrize(("threshold", "dice"), [(0.5, 0), (2.0, 1)])
+def test_of_a_healthy_image_only_flagging_nothing_is_right(threshold: float, dice: float) -> None:
+    assert dice_at(np.ones((2, 2)), np.zeros((2, 2)), threshold) == dice
+
+
+def test_the_best_threshold_is_where_the_most_lesion_is_flagged_for_the_least_else() -> None:
+    # Flagging from 4 on: 2·1/(1+3); from 3 on: 2·1/(2+3); from 2 on: 2·3/(4+3); all: 2·3/(6+3).
+    maps = np.array([[4.0, 3, 2, 2, 1, 1]])
+    masks = np.array([[1, 0, 1, 1, 0, 0]])
+    assert best_dice_threshold(maps, masks) == BestDice(2, 6 / 7)
+
+
+def test_of_equally_good_thresholds_the_largest_is_taken() -> None:
+    # From 4 on 2·1/(1+2) and from 2 on 2·2/(4+2): ⅔ both.
+    maps, masks = np.array([[4.0, 3, 3, 2]]), np.array([[1, 0, 0, 1]])
+    assert best_dice_threshold(maps, masks) == BestDice(4, 2 / 3)
+
+
+def test_no_threshold_does_better_than_the_best_and_the_best_keeps_its_promise() -> None:
+    maps, masks = random_maps()
+    best = best_dice_threshold(maps, masks)
+    assert dice_at(maps, masks, best.threshold) == best.dice
+    assert all(dice_at(maps, masks, t) <= best.dice for t in np.linspace(-4, 5, 200))
+
+
+def test_a_threshold_chosen_on_validation_flatters_no_test_volume() -> None:
+    maps, masks = random_maps()
+    chosen = best_dice_threshold(maps[:2], masks[:2]).threshold
+    assert dice_at(maps[2:], masks[2:], chosen) <= best_dice_threshold(maps[2:], masks[2:]).dice
+
+
+# --- lesions
+
+
+def picture(*rows: str) -> np.ndarray:
+    """``#`` is 1 and all else 0."""
+    return np.array([[float(pixel == "#") for pixel in row] for row in rows])
+
+
+LESIONS = picture(
+    "##....",
+    "##....",
+    "......",
+    "....##",
+)
+ALARMS = picture(
+    ".#..#.",  # a quarter of the first lesion, and a false alarm
+    "......",
+    "......",
+    "#.....",  # another; the second lesion is missed
+)
+
+
+def test_one_of_two_lesions_is_found_at_the_cost_of_two_false_alarms() -> None:
+    assert count_lesions(ALARMS, LESIONS, threshold=1) == LesionCount(2, 1, 2, volumes=1)
+
+
+@pytest.mark.parametrize(("share", "found"), [(0, 1), (0.25, 1), (0.26, 0), (1, 0)])
+def test_a_lesion_can_be_asked_to_be_covered(share: float, found: int) -> None:
+    count = count_lesions(ALARMS, LESIONS, 1, min_share=share)
+    assert count.found == found
+    assert count.false_positives == 2  # what touches a lesion is no false alarm, found or not
+
+
+def test_lesion_counts_have_their_triad() -> None:
+    assert count_lesions(LESIONS, LESIONS, 1) == LesionCount(2, 2, 0, 1)  # perfect
+    assert count_lesions(LESIONS, LESIONS, 0) == LesionCount(2, 2, 0, 1)  # all flagged: one blob
+    assert count_lesions(LESIONS, LESIONS, 2) == LesionCount(2, 0, 0, 1)  # none flagged
+    # Backwards: one component, all around the lesions, and no lesion in it.
+    assert count_lesions(1 - LESIONS, LESIONS, 1) == LesionCount(2, 0, 1, 1)
+
+
+def test_pixels_that_share_a_corner_are_one_lesion_in_2d_and_3d() -> None:
+    diagonal = picture("#..", ".#.", "..#")
+    assert count_lesions(diagonal, diagonal, 1).lesions == 1
+    cube = np.zeros((3, 3, 3))
+    cube[[0, 1, 2], [0, 1, 2], [0, 1, 2]] = 1
+    assert count_lesions(cube, cube, 1).lesions == 1
+
+
+def test_one_alarm_across_two_lesions_finds_both() -> None:
+    mask, heatmap = picture("#...#"), picture("#####")
+    assert count_lesions(heatmap, mask, 1) == LesionCount(2, 2, 0, 1)
+
+
+def test_a_healthy_volume_has_false_alarms_only() -> None:
+    count = count_lesions(ALARMS, np.zeros_like(LESIONS), 1)
+    assert count == LesionCount(0, 0, 3, 1)
+    assert count.sensitivity is None
+
+
+def test_counts_of_volumes_add_up_to_rates_of_a_cohort() -> None:
+    healthy = count_lesions(ALARMS, np.zeros_like(LESIONS), 1)  # three false alarms
+    cohort = sum([count_lesions(ALARMS, LESIONS, 1), healthy], LesionCount())
+    assert cohort == LesionCount(2, 1, 5, volumes=2)
+    assert (cohort.sensitivity, cohort.false_positives_per_volume) == (1 / 2, 5 / 2)
+    assert LesionCount().false_positives_per_volume is None
+
+
+# --- many volumes in one histogram
+
+
+def test_values_fall_into_the_bin_of_the_edges_they_reach() -> None:
+    histogram = PixelHistogram.empty(np.array([0.0, 1.0])).add(
+        np.array([-5.0, 0.0, 0.5, 1.0, 99.0]), np.array([0, 0, 1, 1, 0])
+    )
+    assert histogram.outside.tolist() == [1, 1, 1]
+    assert histogram.inside.tolist() == [0, 1, 1]
+
+
+def test_a_value_of_its_own_bin_has_the_exact_average_precision() -> None:
+    histogram = PixelHistogram.empty(np.arange(5.0)).add(np.array([[3.0, 4, 1, 2]]), MASK)
+    assert histogram.average_precision().value == pytest.approx((1 / 3 + 2 / 4) / 2)
+
+
+def test_a_single_bin_brackets_average_precision_from_its_order_lost() -> None:
+    histogram = PixelHistogram.empty(np.array([0.0])).add(np.array([[1.0, 2, 3, 4]]), MASK)
+    # Equal: 2/4. Others first: at least 1/3 at each lesion pixel. Lesion first: 1 at each.
+    assert histogram.average_precision() == Bracketed(2 / 4, 1 / 3, 1)
+
+
+@pytest.mark.parametrize("bins", [1, 3, 10, 100, 1000])
+@pytest.mark.parametrize("decimals", [0, 1, 8])  # ties across volumes, and none
+@pytest.mark.parametrize("shift", [-1.0, 0.0, 1.0, 9.0])
+def test_the_exact_average_precision_lies_within_the_bracket(
+    shift: float, decimals: int, bins: int
+) -> None:
+    maps, masks = random_maps(shift)
+    maps = maps.round(decimals)
+    histogram = PixelHistogram.empty(np.linspace(-4, 12, bins))
+    for heatmap, mask in zip(maps, masks, strict=True):
+        histogram = histogram.add(heatmap, mask)
+    exact = average_precision_score(masks.ravel(), maps.ravel())
+    value, low, high = histogram.average_precision()
+    assert low <= value <= high
+    assert low - 1e-12 <= exact <= high + 1e-12
+
+
+def test_more_bins_narrow_the_bracket() -> None:
+    maps, masks = random_maps()
+
+    def width(bins: int) -> float:
+        histogram = PixelHistogram.empty(np.linspace(-4, 6, bins)).add(maps, masks)
+        return histogram.average_precision().high - histogram.average_precision().low
+
+    assert width(10_000) < 0.01 < width(100) < width(10)
+
+
+def test_dice_of_a_histogram_is_exact_at_its_edges_even_where_float32_rounds_them() -> None:
+    maps, masks = random_maps()
+    edges = np.linspace(-4, 6, 101)  # 0.1 and the like have no float32
+    maps = maps.round(1)
+    best = PixelHistogram.empty(edges).add(maps, masks).best_dice_threshold()
+    assert best.threshold in edges
+    assert best.dice == max(dice_at(maps, masks, edge) for edge in edges)
+    for edge in edges:  # the float32 next to 0.7 is below it, and so not flagged
+        alone = PixelHistogram.empty(np.array([edge])).add(maps, masks)
+        assert alone.best_dice_threshold() == BestDice(edge, dice_at(maps, masks, edge))
+
+
+def test_adding_leaves_the_histogram_as_it_was() -> None:
+    empty = PixelHistogram.empty(np.array([0.0]))
+    empty.add(np.ones((2, 2)), np.ones((2, 2)))
+    assert empty.inside.sum() == empty.outside.sum() == 0
+
+
+# --- refusals
+
+
+def test_masks_without_a_lesion_are_refused_with_the_cure() -> None:
+    maps, healthy = np.ones((2, 2)), np.zeros((2, 2))
+    histogram = PixelHistogram.empty(np.array([0.0])).add(maps, healthy)
+    for judge in (
+        lambda: pixel_average_precision(maps, healthy),
+        lambda: best_dice_threshold(maps, healthy),
+        histogram.average_precision,
+        histogram.best_dice_threshold,
+    ):
+        with pytest.raises(UserError, match=r"no pixel of any\. Judge volumes with a seg"):
+            judge()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_map_that_is_not_finite_is_refused(bad: float) -> None:
+    maps = np.array([[1.0, bad, 2, 3]])
+    for judge in (
+        lambda: pixel_average_precision(maps, MASK),
+        lambda: best_dice_threshold(maps, MASK),
+        lambda: dice_at(maps, MASK, 1.0),
+        lambda: count_lesions(maps, MASK, 1.0),
+        lambda: PixelHistogram.empty(np.array([0.0])).add(maps, MASK),
+    ):
+        with pytest.raises(UserError, match="1 of 4 values of a heat map are not finite; did the"):
+            judge()

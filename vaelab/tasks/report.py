@@ -1,0 +1,206 @@
+"""``task=report``: one HTML page of a run, to look at and to send to a colleague."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from vaelab.anomaly.calibration import ConformalCalibration
+from vaelab.anomaly.detector import Finding
+from vaelab.errors import UserError
+from vaelab.metrics.detection import subgroup_of
+from vaelab.report.html import AnyCase, Case, MetricRow, VolumeCase, write_report
+from vaelab.tasks.experiment import Experiment
+from vaelab.tasks.judging import CALIBRATION, examine, healthy_scale, load_detector
+
+log = logging.getLogger(__name__)
+
+EXTREMES = 10  # lowest-scored sick and highest-scored normal images that are always shown
+PACKAGES = ("torch", "torchvision", "lightning", "monai", "hydra-core", "nibabel", "numpy")
+TRUTH = {0: "normal", 1: "sick", None: ""}
+CAPTIONS = {
+    "learning_curves": "Learning curves",
+    "kl_per_dimension": "KL of each latent unit",
+    "roc": "ROC curve",
+    "score_histogram": "Anomaly scores",
+}
+NAMES = {
+    "auroc": "AUROC",
+    "average_precision": "Average precision",
+    "sensitivity_at_specificity_90": "Sensitivity at 90 % specificity",
+    "sensitivity_at_specificity_95": "Sensitivity at 95 % specificity",
+}
+
+
+class Report:
+    """Writes ``report.html``: what was trained on what, the metrics, a gallery of cases.
+
+    Reads what ``task=evaluate`` left in the run folder.
+
+    Args:
+        max_cases: images in the gallery; of a larger split the extremes and an even choice of the
+            rest are shown.
+        max_volumes: volumes that can be leafed through, about 3 MB each.
+        alpha: share of false alarms to tolerate, for the flags.
+
+    Raises:
+        UserError: when a number is out of range, or the run has not been evaluated.
+    """
+
+    def __init__(self, max_cases: int = 100, max_volumes: int = 5, alpha: float = 0.05) -> None:
+        if max_cases < 1 or max_volumes < 0:
+            raise UserError(
+                f"task.max_cases={max_cases}, task.max_volumes={max_volumes}: at least 1 and 0"
+            )
+        self.max_cases = max_cases
+        self.max_volumes = max_volumes
+        self.alpha = alpha
+
+    def __call__(self, experiment: Experiment) -> None:
+        """Write the page of an evaluated run."""
+        run_dir = experiment.run_dir
+        metrics = _read_metrics(run_dir / "metrics.json")
+        detector = load_detector(experiment)
+        experiment.data.setup("test")
+        splits = experiment.data.splits
+        split = next(name for name in ("test_full", "test", "val") if name in splits)
+        scale, source = healthy_scale(detector, experiment.data.val_dataloader())
+        chosen = self._choose(run_dir / "scores.csv")
+        calibration = _calibration(run_dir / CALIBRATION, str(metrics["score"]))
+        cases: list[AnyCase] = []
+        for batch, finding in examine(detector, experiment.data.loader(split)):
+            for index, identifier in enumerate(batch["id"]):
+                if identifier in chosen:
+                    cases.append(self._case(batch, finding, index, experiment, calibration))
+            if len(cases) == len(chosen):
+                break
+        config = (run_dir / "config_resolved.yaml").read_text(encoding="utf-8")
+        path = write_report(
+            run_dir / "report.html",
+            title=run_dir.name,
+            summary=_summary(experiment, metrics),
+            metrics=_rows(metrics),
+            figures={
+                caption: (run_dir / "figures" / f"{name}.png").read_bytes()
+                for name, caption in CAPTIONS.items()
+                if (run_dir / "figures" / f"{name}.png").is_file()
+            },
+            cases=cases,
+            heat_scale=max(scale, 1e-6),
+            scale_source=source,
+            config_yaml=config,
+            versions={name: version(name) for name in PACKAGES},
+            splits={name: len(records) for name, records in splits.items()},
+            max_volumes=self.max_volumes,
+        )
+        log.info("report in %s", path)
+
+    def _choose(self, scores: Path) -> set[str]:
+        """Ids for the gallery: the extremes, then evenly among the rest."""
+        with scores.open(newline="", encoding="utf-8") as file:
+            rows = sorted(csv.DictReader(file), key=lambda row: float(row["score"]))
+        misses = [row["id"] for row in rows if row["label"] == "1"][:EXTREMES]
+        alarms = [row["id"] for row in rows if row["label"] == "0"][-EXTREMES:]
+        ordered = list(dict.fromkeys([*misses, *alarms, *_evenly(rows, self.max_cases)]))
+        return set(ordered[: self.max_cases])
+
+    def _case(
+        self,
+        batch: dict[str, Any],
+        finding: Finding,
+        index: int,
+        experiment: Experiment,
+        calibration: ConformalCalibration | None,
+    ) -> AnyCase:
+        score = float(finding.score[index])
+        name = str(batch["id"][index])
+        common: dict[str, Any] = {
+            "id": name,
+            "truth": TRUTH[int(batch["label"][index]) if "label" in batch else None],
+            "score": score,
+            "p_value": float(calibration.p_value(score)) if calibration else None,
+            "flagged": bool(calibration.flag(score, self.alpha)) if calibration else None,
+            "group": subgroup_of(Path(name).name) or "",
+            "heatmap": finding.heatmap[index].numpy(),
+        }
+        image: Tensor = batch["image"][index]
+        x_hat = finding.x_hat[index]
+        if image.dim() == 3:
+            return Case(image=image[0].numpy(), reconstruction=x_hat[0].numpy(), **common)
+        channels = list(experiment.data.channel_names)
+        return VolumeCase(
+            modalities=dict(zip(channels, image.numpy(), strict=True)),
+            reconstructions=dict(zip(channels, x_hat.numpy(), strict=True)),
+            seg=batch["seg"][index, 0].numpy() if "seg" in batch else None,
+            **common,
+        )
+
+
+def _evenly(rows: Sequence[dict[str, str]], count: int) -> list[str]:
+    places = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))
+    return [rows[place]["id"] for place in places]
+
+
+def _read_metrics(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; evaluate the run first with task=evaluate")
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _calibration(path: Path, score: str) -> ConformalCalibration | None:
+    """The calibration that task=evaluate wrote, if it is of the score in use."""
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return ConformalCalibration.from_json(content, path) if content["score"] == score else None
+
+
+def _summary(experiment: Experiment, metrics: dict[str, Any]) -> dict[str, str]:
+    data = f"{type(experiment.data).__name__}, {experiment.data.root_dir}"
+    parameters = sum(weight.numel() for weight in experiment.model.parameters())
+    model = f"{type(experiment.model).__name__}, {experiment.model.z_dim} latent units"
+    return {
+        "Data": data,
+        "Model": f"{model}, {parameters / 1e6:.1f} M parameters",
+        "Training": f"up to {experiment.train.max_epochs} epochs, best by "
+        f"{experiment.train.monitor}, seed {experiment.train.seed}",
+        "Score": str(metrics["score"]),
+        "Judged on": f"{metrics['samples']} samples",
+    }
+
+
+def _rows(metrics: dict[str, Any]) -> list[MetricRow]:
+    rows: list[MetricRow] = []
+    for key, note in (("detection", "half normal, half sick"), ("detection_all", "all images")):
+        found = metrics.get(key, {})
+        intervals = found.get("intervals_95_percent", {})
+        for name, label in NAMES.items():
+            if name in found:
+                low, high = intervals.get(name, (None, None))
+                rows.append(MetricRow(label, found[name], low, high, f"{note}; 95 % by patient"))
+    if "decisions" in metrics:
+        made = metrics["decisions"]
+        note = f"flagged at α = {made['alpha']:g} by {made['calibration_images']} held-out normals"
+        rows.append(MetricRow("False-alarm rate", made["false_alarm_rate"], note=note))
+        rows.append(MetricRow("Sensitivity", made["sensitivity"], note=note))
+    latent = metrics["latent"]
+    rows.append(MetricRow("Mean squared error", metrics["reconstruction"]["mse"], note="per voxel"))
+    rows.append(MetricRow("KL", latent["kl_nats_per_sample"], note="nats per sample"))
+    if latent["active_units"] is not None:
+        rows.append(MetricRow("Active units", latent["active_units"], note=f"of {latent['units']}"))
+    if "tumour" in metrics:
+        rows.append(
+            MetricRow(
+                "Error on tumour voxels", metrics["tumour"]["ratio"], note="times that of the rest"
+            )
+        )
+    return rows
