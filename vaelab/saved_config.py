@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from vaelab.atomic import replacing
 from vaelab.errors import UserError
@@ -190,6 +190,8 @@ def check_types(node: Any, path: str) -> None:
             plain = OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
             try:
                 TypeAdapter(hints[key]).validate_python(plain)
+            except PydanticSchemaGenerationError:
+                continue  # a type of our own: null, or an object that is built elsewhere
             except ValidationError as error:
                 reasons = "; ".join(detail["msg"] for detail in error.errors())
                 raise UserError(f"{where}={plain}: {reasons}") from None

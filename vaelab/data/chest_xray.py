@@ -171,7 +171,8 @@ class LoadGreyImage(Transform):
         The box is (left, top, right, bottom) in pixels of ``grey``: all but what was trimmed.
         """
         box = trim_dark_border(np.asarray(grey)) if self.trim_border else (0, 0, *grey.size)
-        small = grey.resize((self.width, self.height), Image.Resampling.BILINEAR, box)
+        # Cropped first: a resize by box would take in a pixel of the margin.
+        small = grey.crop(box).resize((self.width, self.height), Image.Resampling.BILINEAR)
         pixels = np.asarray(small, dtype=np.float32)
         low, high = pixels.min(), pixels.max()
         # A constant image has no range to scale; it becomes black.

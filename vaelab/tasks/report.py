@@ -182,6 +182,8 @@ def _rows(metrics: dict[str, Any]) -> list[MetricRow]:
     rows: list[MetricRow] = []
     for key, note in (("detection", "half normal, half sick"), ("detection_all", "all images")):
         found = metrics.get(key, {})
+        if found and key == "detection_all" and found["counts"] == metrics["detection"]["counts"]:
+            continue  # the test part is balanced as it is
         intervals = found.get("intervals_95_percent", {})
         for name, label in NAMES.items():
             if name in found:
@@ -193,7 +195,9 @@ def _rows(metrics: dict[str, Any]) -> list[MetricRow]:
         rows.append(MetricRow("False-alarm rate", made["false_alarm_rate"], note=note))
         rows.append(MetricRow("Sensitivity", made["sensitivity"], note=note))
     latent = metrics["latent"]
-    rows.append(MetricRow("Mean squared error", metrics["reconstruction"]["mse"], note="per voxel"))
+    rows.append(
+        MetricRow("Mean squared error", metrics["reconstruction"]["mse"], note="per pixel or voxel")
+    )
     rows.append(MetricRow("KL", latent["kl_nats_per_sample"], note="nats per sample"))
     if latent["active_units"] is not None:
         rows.append(MetricRow("Active units", latent["active_units"], note=f"of {latent['units']}"))
