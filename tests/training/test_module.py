@@ -200,5 +200,5 @@ def test_channels_last_changes_the_layout_and_not_the_loss(
 
 @pytest.mark.parametrize("lr", [0.0, -1e-3, math.nan])
 def test_a_learning_rate_that_is_not_above_0_is_refused(lr: float) -> None:
-    with pytest.raises(UserError, match=rf"train\.lr={lr}: must be above 0; try 1e-4"):
+    with pytest.raises(UserError, match=rf"train\.lr={lr}: must be above 0 and finite; try 1e-4"):
         VAELitModule(Frozen(), Constant(1.0), lr=lr)
