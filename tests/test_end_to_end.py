@@ -46,6 +46,7 @@ def test_the_3d_system_trains_judges_and_shows(door: Door, phantoms: str, tmp_pa
         "figures/learning_curves.png",
         "figures/kl_per_dimension.png",
         "report_card.png",
+        "report.html",
     ):
         assert (run_dir / name).exists(), name
     assert len(list((run_dir / "recon" / "epoch_0").glob("*.png"))) == 1
