@@ -567,6 +567,65 @@ def test_batches_keep_the_contract(shared_root: Path, tmp_path: Path) -> None:
     assert Counter(labels["test"]) == {0: 4, 1: 4}
 
 
+def marked(root: Path, name: str, rows: slice, columns: slice) -> None:
+    """A large sick JPEG in dark margins of 40 pixels with its mask; black masks for the others."""
+    pixels = np.full((400, 400), 3, np.uint8)
+    pixels[40:360, 40:360] = 150
+    pixels[rows, columns] = 255
+    Image.fromarray(pixels).save(root / "test" / "PNEUMONIA" / f"{name}.jpeg", quality=95)
+    folder = root / "masks" / "test" / "PNEUMONIA"
+    folder.mkdir(parents=True)
+    for path in (root / "test" / "PNEUMONIA").iterdir():
+        Image.new("L", (24, 20)).save(folder / f"{path.stem}.png")
+    Image.fromarray(np.where(pixels == 255, 255, 0).astype(np.uint8)).save(folder / f"{name}.png")
+
+
+@pytest.mark.parametrize(
+    ("trim_border", "expected"),
+    [
+        (False, (slice(12, 20), slice(24, 28))),  # 400 pixels become 40: divided by 10
+        (True, (slice(10, 20), slice(25, 30))),  # 320 do: less the margin of 40, divided by 8
+    ],
+)
+@pytest.mark.parametrize("cache_rate", [0.0, 1.0])
+def test_a_mask_follows_what_it_marks_through_trimming_and_resizing(
+    root: Path, tmp_path: Path, trim_border: bool, expected: tuple[slice, slice], cache_rate: float
+) -> None:
+    marked(root, "person50_virus_1", slice(120, 200), slice(240, 280))
+    settings = {"image_size": (40, 40), "trim_border": trim_border, "cache_rate": cache_rate}
+    data = ready(root, tmp_path, **settings)
+    truth = torch.zeros(40, 40, dtype=torch.uint8)
+    truth[expected] = 1
+    seen = 0
+    for batch in data.loader("test_full"):
+        assert batch.keys() == {"image", "label", "id", "mask"}
+        assert batch["mask"].shape == batch["image"].shape
+        assert batch["mask"].dtype == torch.uint8
+        for identifier, image, mask in zip(
+            batch["id"], batch["image"][:, 0], batch["mask"][:, 0], strict=True
+        ):
+            if "person50" not in identifier:
+                assert not mask.any()
+                continue
+            seen += 1
+            assert torch.equal(mask, truth)
+            inner = tuple(slice(part.start + 1, part.stop - 1) for part in expected)
+            assert image[inner].min() > 0.95  # the opacity is where the mask says
+    assert seen == 1
+    for name in ("train", "val"):
+        assert "mask" not in next(iter(data.loader(name)))
+
+
+def test_a_tree_with_some_masks_only_is_refused(root: Path, tmp_path: Path) -> None:
+    marked(root, "person50_virus_1", slice(120, 200), slice(240, 280))
+    gone = root / "masks" / "test" / "PNEUMONIA" / "person12_virus_9.png"
+    gone.unlink()
+    data = ready(root, tmp_path)
+    message = told(lambda: data.dataset("test_full"))
+    assert message.startswith(f"{root / 'masks'}: 1 sick test images have no mask")
+    assert message.endswith(f"\n  - {gone}")
+
+
 def test_a_sample_is_the_image_of_its_id(shared_root: Path, tmp_path: Path) -> None:
     dataset = ready(shared_root, tmp_path, image_size=(40, 32)).dataset("test")
     for index in range(len(dataset)):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ..conftest import TINY_XRAY, Door
+from ..conftest import TINY_MRI, TINY_XRAY, Door
 
 UNTRAINED = ("~task.then", "train.max_epochs=1", "dataset.calibration_split=0.3")
 
@@ -19,6 +20,25 @@ def run_dir(door: Door, phantoms: str, tmp_path: Path) -> Path:
     arguments = (*TINY_XRAY, phantoms, *UNTRAINED, "dataset.test_per_class=4", "run_dir=run")
     assert door(*arguments) == 0
     return tmp_path / "run"
+
+
+def in_range(found: dict[str, Any]) -> bool:
+    low, high = found["average_precision_bracket"]
+    shares = (
+        "average_precision",
+        "lesion_share",
+        "dice",
+        "dice_where_chosen",
+        "detection_rate",
+        "flagged_share",
+    )
+    return (
+        0 <= low <= found["average_precision"] <= high <= 1
+        and all(0 <= found[name] <= 1 for name in shares)
+        and found["threshold"] >= 0
+        and 0 <= found["lesions_found"] <= found["lesions"]
+        and found["false_positives_per_image"] >= 0
+    )
 
 
 def metrics_of(run_dir: Path) -> dict[str, Any]:
@@ -53,6 +73,48 @@ def test_decisions_are_calibrated_on_patients_set_aside_for_it(door: Door, run_d
     for name in ("train", "val", "test_full"):
         with (run_dir / "splits" / f"{name}.csv").open(newline="") as file:
             assert not patients & {row["patient"] for row in csv.DictReader(file)}
+
+
+def test_x_rays_with_masks_are_judged_by_pixel_on_half_of_the_test_patients(
+    door: Door, run_dir: Path
+):
+    assert door("task=evaluate", f"run_dir={run_dir}", "task.num_resamples=20") == 0
+    found = metrics_of(run_dir)["localisation"]
+    assert in_range(found)
+    assert found["unit"] == "pixel"
+    assert found["threshold_from"] == "half of the test patients"
+    assert found["judged_on"] == "the other half of the test patients"
+    assert found["threshold_images"] + found["judged_images"] == 12
+    assert found["lesions"] > 0
+    assert door("task=report", f"run_dir={run_dir}", "task.max_cases=2") == 0
+    page = (run_dir / "report.html").read_text()
+    for row in (
+        "Pixel average precision",
+        "Dice (threshold from half of the test patients)",
+        "Lesions found",
+    ):
+        assert row in page
+
+
+def test_x_rays_without_masks_are_not_judged_by_pixel(
+    door: Door, run_dir: Path, phantoms: str, tmp_path: Path
+):
+    (tree,) = Path(phantoms.split("=")[1]).glob("phantom_xray-*-12train-6test-*")
+    bare = shutil.copytree(tree, tmp_path / "bare", ignore=shutil.ignore_patterns("masks"))
+    as_kaggle = ("dataset.phantoms=null", f"dataset.root_dir={bare}")
+    assert door("task=evaluate", f"run_dir={run_dir}", "task.num_resamples=20", *as_kaggle) == 0
+    assert "localisation" not in metrics_of(run_dir)
+
+
+def test_volumes_with_a_segmentation_are_judged_by_voxel(door: Door, phantoms: str, tmp_path: Path):
+    assert door(*TINY_MRI, phantoms, "~task.then", "train.max_epochs=1", "run_dir=mri") == 0
+    assert door("task=evaluate", "run_dir=mri") == 0
+    metrics = metrics_of(tmp_path / "mri")
+    found = metrics["localisation"]
+    assert in_range(found)
+    assert (found["unit"], found["threshold_from"]) == ("voxel", "train split")
+    assert (found["judged_on"], found["judged_images"]) == ("val split", metrics["samples"])
+    assert found["lesions"] > 0
 
 
 def test_the_fused_score_is_fitted_before_it_judges(door: Door, run_dir: Path):

@@ -151,19 +151,21 @@ class LoadGreyImage(Transform):
         self.trim_border = trim_border
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Add ``image`` in place of ``path``.
+        """Add ``image`` in place of ``path``; a ``mask`` goes from a path to uint8, as ``image``.
 
         Raises:
             UserError: for a file that cannot be decoded.
         """
         result = {key: value for key, value in data.items() if key != "path"}
-        result["image"] = torch.from_numpy(self._read(data["path"]))[None]
-        return result
-
-    def _read(self, path: str) -> np.ndarray:
         # A JPEG decodes at 1/2, 1/4 or 1/8 for a fraction of the cost; twice the target leaves the
         # resize enough to average over.
-        return self.fit(decode_grey(path, (2 * self.width, 2 * self.height)))[0]
+        grey = decode_grey(data["path"], (2 * self.width, 2 * self.height))
+        pixels, box = self.fit(grey)
+        result["image"] = torch.from_numpy(pixels)[None]
+        if "mask" in data:
+            mask = self.fit_mask(decode_grey(data["mask"]), box, grey.size)
+            result["mask"] = torch.from_numpy(mask)[None]
+        return result
 
     def fit(self, grey: Image.Image) -> tuple[np.ndarray, tuple[int, int, int, int]]:
         """What the model sees of a decoded image, (H, W) in [0, 1], and the box that it shows.
@@ -178,6 +180,27 @@ class LoadGreyImage(Transform):
         # A constant image has no range to scale; it becomes black.
         scaled: np.ndarray = (pixels - low) / max(high - low, np.float32(1e-6))
         return scaled, box
+
+    def fit_mask(
+        self, mask: Image.Image, box: tuple[int, int, int, int], size: tuple[int, int]
+    ) -> np.ndarray:
+        """A mask where the model sees it, (H, W) uint8, 1 where it is not black.
+
+        Args:
+            mask: of the whole image, at any scale.
+            box: what ``fit`` shows of the image, in pixels of it.
+            size: (W, H) of the image that ``fit`` was given; a JPEG decodes smaller than its mask.
+        """
+        (width, height), (wide, high) = size, mask.size
+        left, top, right, bottom = box
+        part = (
+            left * wide / width,
+            top * high / height,
+            right * wide / width,
+            bottom * high / height,
+        )
+        small = mask.resize((self.width, self.height), Image.Resampling.NEAREST, box=part)
+        return (np.asarray(small) > 0).astype(np.uint8)
 
 
 def decode_grey(path: str | Path, at_least: tuple[int, int] | None = None) -> Image.Image:
@@ -226,16 +249,24 @@ def _exposed(bright: np.ndarray) -> tuple[int, int]:
 class ImagesInMemory(Dataset[dict[str, Any]]):
     """Decoded images of one split: each is decoded once in a run, whatever the epochs."""
 
-    def __init__(self, images: Tensor, labels: Sequence[int], ids: Sequence[str]) -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Sequence[int],
+        ids: Sequence[str],
+        masks: Tensor | None = None,
+    ) -> None:
         self.images = images  # (N, 1, H, W)
         self.labels = list(labels)
         self.ids = list(ids)
+        self.masks = masks  # as images, uint8; None where the data have none
 
     def __len__(self) -> int:
         return len(self.ids)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": self.images[index], "label": self.labels[index], "id": self.ids[index]}
+        sample = {"image": self.images[index], "label": self.labels[index], "id": self.ids[index]}
+        return sample if self.masks is None else sample | {"mask": self.masks[index]}
 
 
 class ChestXrayDataModule(SplitDataModule):
@@ -243,6 +274,10 @@ class ChestXrayDataModule(SplitDataModule):
 
     ``image`` is float32 (B, 1, H, W), ``label`` int64 (B,) with 0 normal and 1 sick. Train and
     validation hold normal images only.
+
+    Where the tree has a folder ``masks`` with ``<id without its ending>.png`` for each sick test
+    image, lesion where not black, batches of the test splits have ``mask`` too: uint8
+    (B, 1, H, W), 1 lesion, all 0 for a normal image.
 
     Args:
         root_dir: folder in the Kaggle layout; with ``phantoms``, the folder to write it under.
@@ -294,10 +329,14 @@ class ChestXrayDataModule(SplitDataModule):
         self.test_per_class = test_per_class
         self.calibration_split = calibration_split
         self._decoded: dict[str, ImagesInMemory] = {}
+        self._masks: Path | None = None  # the folder, where there is one
 
     def scan(self, root_dir: str | Path | None) -> list[Record]:
         """Index the images."""
-        return scan_chest_xray(root_dir, self.patient_pattern)
+        records = scan_chest_xray(root_dir, self.patient_pattern)
+        masks = check_root(root_dir, HINT) / "masks"
+        self._masks = masks if masks.is_dir() else None
+        return records
 
     def split(self, records: list[Record]) -> dict[str, list[Record]]:
         """Split as ``split_chest_xray`` does."""
@@ -318,7 +357,7 @@ class ChestXrayDataModule(SplitDataModule):
         """The images of one split, decoded on first use, with a progress bar.
 
         Raises:
-            UserError: listing every file that cannot be decoded.
+            UserError: listing every file that cannot be decoded, or every mask that is missing.
         """
         if split not in self._decoded:
             self._decoded[split] = self._decode(split)
@@ -326,20 +365,25 @@ class ChestXrayDataModule(SplitDataModule):
 
     def _decode(self, split: str) -> ImagesInMemory:
         records = self.splits[split]
+        masks = self._mask_paths(records) if split in TEST_SPLITS else {}
         cached = cached_dataset(
-            [{"id": record["id"], "path": record["path"]} for record in records],
+            [
+                {"id": r["id"], "path": r["path"]}
+                | ({"mask": masks[r["id"]]} if r["id"] in masks else {})
+                for r in records
+            ],
             Compose([LoadGreyImage(**self.settings)]),
             self.settings,
             self.cache_dir,
             self.cache_rate,
         )
-        images: list[Tensor] = []
+        samples: list[dict[str, Any]] = []
         unreadable: list[str] = []
         with ThreadPoolExecutor() as pool:  # decoding lets go of the interpreter's lock
             jobs = [pool.submit(cached.__getitem__, index) for index in range(len(records))]
             for job in tqdm(jobs, desc=f"reading {split} images", unit="image", leave=False):
                 try:
-                    images.append(job.result()["image"])
+                    samples.append(job.result())
                 except RuntimeError as error:  # MONAI's Compose wraps what a transform raises
                     if not isinstance(error.__cause__, UserError):
                         raise
@@ -349,11 +393,32 @@ class ChestXrayDataModule(SplitDataModule):
                 f"{len(unreadable)} images cannot be read; remove or replace them:"
                 f"{enumerate_names(unreadable)}"
             )
+        images = torch.stack([sample["image"] for sample in samples])
+        black = torch.zeros_like(images[0], dtype=torch.uint8)
         return ImagesInMemory(
-            torch.stack(images),
+            images,
             [int(record["label"]) for record in records],
             [record["id"] for record in records],
+            torch.stack([sample.get("mask", black) for sample in samples]) if masks else None,
         )
+
+    def _mask_paths(self, records: Sequence[Record]) -> dict[str, str]:
+        """Id → mask of the sick images; empty where the tree has no masks."""
+        if self._masks is None:
+            return {}
+        paths = {
+            record["id"]: self._masks / Path(record["id"]).with_suffix(".png")
+            for record in records
+            if record["label"] == 1
+        }
+        missing = [str(path) for path in paths.values() if not path.is_file()]
+        if missing:
+            # Left black they would count as healthy, and every hit as a false alarm.
+            raise UserError(
+                f"{self._masks}: {len(missing)} sick test images have no mask; add them, or move "
+                f"the folder away to judge without:{enumerate_names(missing)}"
+            )
+        return {identifier: str(path) for identifier, path in paths.items()}
 
 
 def _images(folder: Path) -> Iterator[Path]:

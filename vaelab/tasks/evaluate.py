@@ -41,6 +41,7 @@ from vaelab.report.figures import (
 )
 from vaelab.tasks.experiment import Experiment
 from vaelab.tasks.judging import CALIBRATION, calibrate, examine, load_detector
+from vaelab.tasks.localise import localise
 from vaelab.training.history import read_history
 
 log = logging.getLogger(__name__)
@@ -50,7 +51,8 @@ class Evaluate:
     """Writes ``metrics.json``, ``scores.csv`` and ``figures/`` into the run folder.
 
     What is judged follows from the batch: reconstruction and latent use always; detection
-    where it has labels; tumour against the rest where it has segmentations.
+    where it has labels; tumour against the rest where it has segmentations; localisation where
+    it has masks or segmentations.
 
     Detection is judged on all test images and on the balanced split, with intervals by a
     bootstrap over patients, and ``calibration.json`` is written: the scores of held-out normal
@@ -59,7 +61,7 @@ class Evaluate:
     Args:
         alpha: share of false alarms to tolerate where a decision is reported, in (0, 1).
         num_resamples: of the bootstrap.
-        seed: of the bootstrap.
+        seed: of the bootstrap, and of what localisation chooses its threshold on.
 
     Raises:
         UserError: for a value that cannot work.
@@ -96,6 +98,9 @@ class Evaluate:
             content = calibration.to_json() | {"score": metrics["score"]}
             _write_json(experiment.run_dir / CALIBRATION, content)
             metrics |= self._detection(tally, splits, calibration)
+        localisation = localise(experiment, detector, self.seed)
+        if localisation:
+            metrics["localisation"] = localisation
         _write_json(experiment.run_dir / "metrics.json", metrics)
         tally.write_scores(experiment.run_dir / "scores.csv")
         _draw(experiment, tally, metrics)
@@ -270,6 +275,12 @@ def _headline(metrics: dict[str, Any]) -> str:
             parts[-1] += f" (AUROC 95 % interval {low:.3f} to {high:.3f})"
     if "tumour" in metrics:
         parts.append(f"error on tumour voxels {metrics['tumour']['ratio']:.2f} times the rest")
+    if "localisation" in metrics:
+        found = metrics["localisation"]
+        parts.append(
+            f"{found['unit']} AP {found['average_precision']:.3f} (blind "
+            f"{found['lesion_share']:.3f}) Dice {found['dice']:.3f}"
+        )
     return "evaluated: " + ", ".join(parts)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -20,6 +22,8 @@ from vaelab.errors import UserError
 from vaelab.models.vae import VAEOutput
 from vaelab.tasks.experiment import Experiment
 from vaelab.training.checkpoint import load_weights
+
+log = logging.getLogger(__name__)
 
 CALIBRATION = "calibration.json"
 """In a run folder: the scores of held-out normal images, and which score gave them."""
@@ -63,6 +67,36 @@ def calibrate(experiment: Experiment, detector: AnomalyDetector) -> ConformalCal
         for identifier, score in zip(batch["id"], finding.score.tolist(), strict=True):
             first.setdefault(patients[identifier], score)
     return ConformalCalibration(np.array(list(first.values())))
+
+
+def load_calibration(experiment: Experiment) -> ConformalCalibration | None:
+    """The run's own, if it is of the score in use; else None, with a sentence in the log.
+
+    Raises:
+        UserError: when the file is damaged.
+    """
+    path = experiment.run_dir / CALIBRATION
+    if not path.is_file():
+        log.info(
+            "%s does not exist: there are no p-values and flags; task=evaluate writes it where "
+            "there are normal images",
+            path,
+        )
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not a JSON file ({error}); calibrate the run anew") from error
+    score = type(experiment.score).__name__
+    calibrated = content.get("score", score) if isinstance(content, dict) else score
+    if calibrated != score:
+        log.warning(
+            "%s is of score %s, not %s: there are no p-values and flags; "
+            "calibrate anew with task=evaluate and the score of now",
+            *(path, calibrated, score),
+        )
+        return None
+    return ConformalCalibration.from_json(content, path)
 
 
 def _normals(

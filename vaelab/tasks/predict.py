@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 from collections.abc import Sequence
 from functools import partial
@@ -15,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from vaelab.anomaly.calibration import ConformalCalibration, check_alpha
+from vaelab.anomaly.calibration import check_alpha
 from vaelab.anomaly.detector import AnomalyDetector
 from vaelab.anomaly.native import save_native
 from vaelab.atomic import replacing
@@ -39,7 +38,7 @@ from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
 from vaelab.report.card import overlay
 from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.judging import CALIBRATION, healthy_scale, load_detector
+from vaelab.tasks.judging import healthy_scale, load_calibration, load_detector
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +93,7 @@ class Predict:
         output_dir = Path(self.output_dir or experiment.run_dir / "predictions").expanduser()
         kind = _kind_of(experiment.data)
         inputs = kind.find(self.inputs, output_dir)
-        calibration = _load_calibration(experiment)
+        calibration = load_calibration(experiment)
         warning = calibration.warning(self.alpha) if calibration else None
         if warning:
             log.warning("%s", warning)
@@ -256,28 +255,3 @@ def _kind_of(data: SplitDataModule) -> _Kind:
     if isinstance(data, BraTSDataModule):
         return _Volumes(data)
     raise UserError(f"task=predict: cannot read new inputs for a {type(data).__name__}")
-
-
-def _load_calibration(experiment: Experiment) -> ConformalCalibration | None:
-    """The run's own, or None with a sentence in the log."""
-    path = experiment.run_dir / CALIBRATION
-    if not path.is_file():
-        log.info(
-            "%s does not exist: scores come without p-values and flags; task=evaluate writes it",
-            path,
-        )
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not a JSON file ({error}); calibrate the run anew") from error
-    score = type(experiment.score).__name__
-    calibrated = content.get("score", score) if isinstance(content, dict) else score
-    if calibrated != score:
-        log.warning(
-            "%s is of score %s, not %s: scores come without p-values and flags; "
-            "calibrate anew with task=evaluate and the score of now",
-            *(path, calibrated, score),
-        )
-        return None
-    return ConformalCalibration.from_json(content, path)

@@ -19,7 +19,7 @@ from vaelab.errors import UserError
 from vaelab.metrics.detection import subgroup_of
 from vaelab.report.html import AnyCase, Case, MetricRow, VolumeCase, write_report
 from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.judging import CALIBRATION, examine, healthy_scale, load_detector
+from vaelab.tasks.judging import examine, healthy_scale, load_detector
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Report:
         split = next(name for name in ("test_full", "test", "val") if name in splits)
         scale, source = healthy_scale(detector, experiment.data.val_dataloader())
         chosen = self._choose(run_dir / "scores.csv")
-        calibration = _calibration(run_dir / CALIBRATION, str(metrics["score"]))
+        calibration = load_calibration(experiment)
         cases: list[AnyCase] = []
         for batch, finding in examine(detector, experiment.data.loader(split)):
             for index, identifier in enumerate(batch["id"]):
@@ -156,14 +156,6 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     return content
 
 
-def _calibration(path: Path, score: str) -> ConformalCalibration | None:
-    """The calibration that task=evaluate wrote, if it is of the score in use."""
-    if not path.is_file():
-        return None
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return ConformalCalibration.from_json(content, path) if content["score"] == score else None
-
-
 def _summary(experiment: Experiment, metrics: dict[str, Any]) -> dict[str, str]:
     data = f"{type(experiment.data).__name__}, {experiment.data.root_dir}"
     parameters = sum(weight.numel() for weight in experiment.model.parameters())
@@ -207,4 +199,27 @@ def _rows(metrics: dict[str, Any]) -> list[MetricRow]:
                 "Error on tumour voxels", metrics["tumour"]["ratio"], note="times that of the rest"
             )
         )
-    return rows
+    return rows + (_localisation_rows(metrics["localisation"]) if "localisation" in metrics else [])
+
+
+def _localisation_rows(found: dict[str, Any]) -> list[MetricRow]:
+    where = f"{found['judged_on']}, {found['judged_images']} images"
+    blind = f"{where}; a blind map would have {found['lesion_share']:.2g}"
+    alarms = (
+        f"{found['false_positives_per_image']:.2g} false alarms per image, "
+        f"{100 * found['flagged_share']:.2g} % of all {found['unit']}s flagged"
+    )
+    return [
+        # Its bracket is of rounding and would be taken for an interval of confidence.
+        MetricRow(
+            f"{found['unit'].capitalize()} average precision",
+            found["average_precision"],
+            note=blind,
+        ),
+        MetricRow(f"Dice (threshold from {found['threshold_from']})", found["dice"], note=where),
+        MetricRow(
+            "Lesions found",
+            found["detection_rate"],
+            note=f"share of {found['lesions']} lesions, at the same threshold; {alarms}",
+        ),
+    ]

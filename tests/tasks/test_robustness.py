@@ -1,0 +1,109 @@
+"""What task=robustness writes and refuses, on runs that were trained through the door."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vaelab.data.shifts import SHIFTS, Gamma
+from vaelab.errors import UserError
+from vaelab.tasks.robustness import Robustness
+
+from ..conftest import TINY_MRI, TINY_XRAY, Door
+
+UNTRAINED = ("~task.then", "train.max_epochs=1", "run_dir=run")
+
+
+@pytest.fixture
+def run_dir(door: Door, phantoms: str, tmp_path: Path) -> Path:
+    assert door(*TINY_XRAY, phantoms, *UNTRAINED, "dataset.test_per_class=4") == 0
+    return tmp_path / "run"
+
+
+def content_of(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def test_the_clean_row_is_what_evaluate_says(door: Door, run_dir: Path):
+    assert door("task=evaluate", f"run_dir={run_dir}", "task.num_resamples=1") == 0
+    assert door("task=robustness", f"run_dir={run_dir}") == 0
+    metrics, result = (content_of(run_dir / name) for name in ("metrics.json", "robustness.json"))
+    judged = metrics["detection_all"]
+    assert result["counts"] == judged["counts"]
+    assert result["clean"] == {
+        "auroc": judged["auroc"],
+        "sensitivity_at_specificity_95": judged["sensitivity_at_specificity_95"],
+        "false_alarm_rate": metrics["decisions"]["false_alarm_rate"],
+    }
+    table = (run_dir / "robustness.md").read_text()
+    assert f"| clean           | {judged['auroc']:.3f} |" in table
+    assert list(result["shifts"]) == list(SHIFTS)
+    for name in SHIFTS:
+        assert f"| {name} " in table
+
+
+def test_mean_and_worst_are_over_the_shifts_asked_for(door: Door, run_dir: Path):
+    names = ["mixed", "gamma_1.4"]
+    assert door("task=robustness", f"run_dir={run_dir}", f"task.shifts=[{','.join(names)}]") == 0
+    result = content_of(run_dir / "robustness.json")
+    aurocs = [result["shifts"][name]["auroc"] for name in names]
+    assert result["mean"]["auroc"] == np.mean(aurocs)
+    assert result["worst"]["auroc"] == min(aurocs)
+    assert result["shifts"][result["worst_shift"]]["auroc"] == min(aurocs)
+    assert content_of(run_dir / "status.json")["value"] == result["mean"]["auroc"]
+    # Nobody has calibrated this run.
+    assert result["clean"]["false_alarm_rate"] is None
+    assert result["worst"]["false_alarm_rate"] is None
+
+
+def test_a_machine_that_changes_nothing_gives_the_clean_row(
+    door: Door, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("vaelab.tasks.robustness.SHIFTS", {"nothing": Gamma(1)})
+    monkeypatch.setattr("vaelab.data.shifts.SHIFTS", {"nothing": Gamma(1)})
+    assert door("task=robustness", f"run_dir={run_dir}") == 0
+    result = content_of(run_dir / "robustness.json")
+    assert result["shifts"]["nothing"] == result["clean"]
+
+
+def test_a_shift_is_judged_alike_alone_and_among_others(door: Door, run_dir: Path):
+    found = []
+    for shifts in ("[mixed]", "[blur,mixed]"):
+        assert door("task=robustness", f"run_dir={run_dir}", f"task.shifts={shifts}") == 0
+        found.append(content_of(run_dir / "robustness.json")["shifts"]["mixed"])
+    assert found[0] == found[1]
+
+
+def test_a_calibration_of_another_score_counts_no_false_alarms(
+    door: Door, run_dir: Path, capfd: pytest.CaptureFixture[str]
+):
+    assert door("task=evaluate", f"run_dir={run_dir}", "task.num_resamples=1") == 0
+    arguments = ("task=robustness", f"run_dir={run_dir}", "score=kl", "task.shifts=[blur]")
+    assert door(*arguments) == 0
+    assert "no false alarms are counted" in capfd.readouterr().out
+    assert content_of(run_dir / "robustness.json")["clean"]["false_alarm_rate"] is None
+
+
+def test_a_run_on_volumes_is_refused(door: Door, phantoms: str, capfd: pytest.CaptureFixture[str]):
+    assert door(*TINY_MRI, phantoms, *UNTRAINED) == 0
+    assert door("task=robustness", "run_dir=run") == 1
+    assert "task=robustness: shifts are of X-ray images" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"shifts": ["blur", "fog"]}, r"task\.shifts=\['blur', 'fog'\]: fog is not .*gamma_0\.7"),
+        ({"shifts": []}, r"task\.shifts=\[\]"),
+        ({"seed": -1}, r"task\.seed=-1"),
+        ({"alpha": 1.5}, r"task\.alpha=1\.5"),
+    ],
+)
+def test_what_cannot_work_is_refused(arguments: dict[str, Any], message: str):
+    with pytest.raises(UserError, match=message):
+        Robustness(**arguments)
