@@ -6,7 +6,6 @@ Compose the config, resolve it, seed, build the parts, hand them to the task.
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import warnings
 from pathlib import Path
@@ -74,9 +73,6 @@ def job(cfg: DictConfig) -> Any:
 
 def main() -> None:
     """Entry point of the command line."""
-    # OpenMP's threads wait for each other by spinning. Beside any other busy process that made two
-    # threads fifteen times slower than one; asleep they cost next to nothing. Read on import.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         sys.argv[1:] = arguments_for(sys.argv[1:])
     except UserError as error:

@@ -19,7 +19,7 @@ from vaelab.errors import UserError
 from vaelab.metrics.detection import subgroup_of
 from vaelab.report.html import AnyCase, Case, MetricRow, VolumeCase, write_report
 from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.judging import examine, healthy_scale, load_detector
+from vaelab.tasks.judging import examine, healthy_scale, load_calibration, load_detector
 
 log = logging.getLogger(__name__)
 

@@ -26,7 +26,7 @@ from vaelab.data.shifts import SHIFTS, eight_bit, shifted
 from vaelab.errors import UserError
 from vaelab.metrics.detection import detection_metrics
 from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.judging import examine, load_detector
+from vaelab.tasks.judging import examine, load_calibration, load_detector
 
 log = logging.getLogger(__name__)
 
