@@ -106,7 +106,7 @@ def test_every_image_gets_a_row_and_a_heat_map_and_the_unreadable_a_reason(
     assert predict(door, run_2d, f"'{pictures}'") == 1
     shown = capfd.readouterr().out
     assert "2 of 8 inputs could not be read" in shown
-    assert "scores come without p-values" in shown
+    assert "there are no p-values" in shown
     assert "Traceback" not in shown
     output = run_2d / "predictions"
     table = rows(output / "predictions.csv")
