@@ -113,6 +113,7 @@ class RunConfig:
             "data": built.pop("dataset"),
             "loggers": list(built.pop("logger").values()),
             "resume": bool(self.values.resume),
+            "map_sigma": float(self.values.map_sigma),
             **built,
         }
 

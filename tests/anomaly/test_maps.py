@@ -5,7 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vaelab.anomaly.maps import heat_scale, residual_map
+from vaelab.anomaly.detector import AnomalyDetector
+from vaelab.anomaly.maps import heat_scale, residual_map, smoothed_map
+from vaelab.anomaly.scores import SquaredError
+from vaelab.errors import UserError
+from vaelab.models.conv2d import Conv2dVAE
 
 
 def test_residuals_are_absolute_and_averaged_over_channels() -> None:
@@ -68,3 +72,28 @@ def test_more_residuals_than_torch_quantile_took_have_a_scale_too() -> None:
     residuals = torch.zeros(2**24 + 1)
     residuals[: len(residuals) // 100] = 7  # one in a hundred: more than 0.5 %
     assert heat_scale(residuals) == 7.0
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 20), (2, 12, 14, 16)])
+def test_smoothing_keeps_a_constant_map_and_no_sigma_keeps_any(shape: tuple[int, ...]) -> None:
+    constant = torch.full(shape, 3.0)
+    torch.testing.assert_close(smoothed_map(constant, 2.0), constant)
+    anything = torch.rand(shape)
+    assert smoothed_map(anything, 0) is anything
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_a_smoothed_point_is_a_gaussian_of_the_same_mass(dimensions: int) -> None:
+    point = torch.zeros(1, *[31] * dimensions)
+    point[(0, *[15] * dimensions)] = 1
+    spread = smoothed_map(point, 2.0)
+    assert float(spread.sum()) == pytest.approx(1, abs=1e-5)
+    beside = [15] * dimensions
+    beside[-1] = 17  # one sigma along the last axis: exp(-1/2) of the peak
+    peak = float(spread[(0, *[15] * dimensions)])
+    assert float(spread[(0, *beside)]) / peak == pytest.approx(0.6065, abs=1e-3)
+
+
+def test_a_negative_sigma_is_refused() -> None:
+    with pytest.raises(UserError, match="map_sigma=-1"):
+        AnomalyDetector(Conv2dVAE(1, 4, 2, (16, 16)), SquaredError(), map_sigma=-1)

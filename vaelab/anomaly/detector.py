@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from vaelab.anomaly.maps import residual_map
+from vaelab.anomaly.maps import residual_map, smoothed_map
 from vaelab.anomaly.scores import Score
+from vaelab.errors import UserError
 from vaelab.models.vae import VAE, VAEOutput
 
 
@@ -18,7 +20,7 @@ class Finding(NamedTuple):
     x_hat: Tensor
     """Reconstruction, (B, C, ...)."""
     heatmap: Tensor
-    """|x - x_hat| averaged over channels, (B, ...)."""
+    """|x - x_hat| averaged over channels and smoothed, (B, ...)."""
     score: Tensor
     """Anomaly score, (B,), larger is more abnormal."""
     output: VAEOutput
@@ -32,9 +34,22 @@ class AnomalyDetector:
         model: a trained VAE; it is put into evaluation mode, so that results are deterministic.
         score: turns an image and the VAE's output into a number.
         device: where to compute.
+        map_sigma: of the Gaussian that smooths heat maps, in pixels or voxels; 0 leaves them.
+
+    Raises:
+        UserError: for a ``map_sigma`` that is negative or not finite.
     """
 
-    def __init__(self, model: VAE, score: Score, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        model: VAE,
+        score: Score,
+        device: torch.device | str = "cpu",
+        map_sigma: float = 0.0,
+    ) -> None:
+        if not 0 <= map_sigma < math.inf:
+            raise UserError(f"map_sigma={map_sigma}: pixels or voxels, from 0 on; try 1.5")
+        self.map_sigma = map_sigma
         self.model = model.to(device).eval()
         self.score = score
         self.device = torch.device(device)
@@ -43,9 +58,8 @@ class AnomalyDetector:
     def __call__(self, x: Tensor) -> Finding:
         """Examine a batch, (B, C, ...); the result is on the CPU."""
         output = self.reconstruct(x)
-        return Finding(
-            output.x_hat, residual_map(x, output.x_hat), self.score(x, output).float(), output
-        )
+        heatmap = smoothed_map(residual_map(x, output.x_hat), self.map_sigma)
+        return Finding(output.x_hat, heatmap, self.score(x, output).float(), output)
 
     @torch.inference_mode()
     def reconstruct(self, x: Tensor) -> VAEOutput:

@@ -7,7 +7,6 @@ normal images and never a label.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
@@ -16,6 +15,7 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor
 from torch.nn import functional
 
+from vaelab.anomaly.maps import smoothed_map
 from vaelab.errors import UserError
 from vaelab.models.vae import VAEOutput
 from vaelab.objective.elbo import kl_divergence, squared_error
@@ -140,7 +140,7 @@ class CentralResidual:
         """Score of each image of (B, 1, H, W), (B,)."""
         image = functional.adaptive_avg_pool2d(x.float(), self.grid)  # (B, 1, grid, grid)
         residual = functional.adaptive_avg_pool2d(x.float() - output.x_hat.float(), self.grid)
-        residual = gaussian_blur(residual, self.sigma)
+        residual = smoothed_map(residual[:, 0], self.sigma)[:, None]
         mean = self._weighted(image)[:, None, None, None]
         contrast = self._weighted((image - mean).square()).sqrt().clamp_min(1e-3)
         evidence = residual.abs() + self.positive * residual.clamp_min(0)
@@ -211,14 +211,3 @@ class Fused:
             mean, deviation = self.scales[name]
             total = total + (score(x, output) - mean) / deviation
         return total
-
-
-def gaussian_blur(images: Tensor, sigma: float) -> Tensor:
-    """Convolve (B, 1, H, W) with a Gaussian cut at three sigma; borders are mirrored."""
-    reach = min(math.ceil(3 * sigma), images.shape[-1] - 1, images.shape[-2] - 1)
-    steps = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
-    kernel = torch.exp(-steps.square() / (2 * sigma**2))
-    kernel = kernel / kernel.sum()
-    padded = functional.pad(images, (reach,) * 4, mode="reflect")
-    rows = functional.conv2d(padded, kernel.view(1, 1, 1, -1))
-    return functional.conv2d(rows, kernel.view(1, 1, -1, 1))

@@ -69,6 +69,8 @@ class Experiment:
     loggers: Sequence[Logger]
     train: TrainSettings
     logging: LoggingSettings
+    map_sigma: float = 0.0
+    """Smoothing of anomaly maps, in pixels or voxels."""
     resume: bool = False
     """Go on from ``checkpoints/last.ckpt`` instead of starting anew."""
 

@@ -44,7 +44,9 @@ def load_detector(experiment: Experiment) -> AnomalyDetector:
             f"{experiment.weights}: no such file; name a trained run with run_dir=outputs/<run>"
         )
     model = load_weights(experiment.model, experiment.weights)
-    detector = AnomalyDetector(model, experiment.score, experiment.hardware.device)
+    detector = AnomalyDetector(
+        model, experiment.score, experiment.hardware.device, experiment.map_sigma
+    )
     if isinstance(experiment.score, FittedScore):
         experiment.data.setup("test")
         train, held_out = (
