@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vaelab.atomic import replacing, write_folder_once
+from vaelab.atomic import replacing, write_folder_once, write_json
 
 
 def put(path: Path, text: str, error: type[BaseException] | None = None) -> None:
@@ -128,3 +128,13 @@ def test_a_folder_is_as_open_to_others_as_any_new_folder(tmp_path: Path) -> None
     folder = write_folder_once(tmp_path / "cohort", lambda _: None)
     modes = {stat.S_IMODE(path.stat().st_mode) for path in (folder, tmp_path / "plain")}
     assert len(modes) == 1
+
+
+def test_json_that_cannot_be_written_leaves_the_older_file(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    write_json(path, {"auroc": 0.5})
+    older = path.read_text()
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"auroc": float("nan")})
+    assert path.read_text() == older
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]

@@ -241,8 +241,6 @@ def trim_dark_border(pixels: np.ndarray) -> tuple[int, int, int, int]:
 def _exposed(bright: np.ndarray) -> tuple[int, int]:
     """First and last-but-one index that is bright, within the share that may be cut."""
     most = int(MARGIN_LIMIT * len(bright))
-    if not bright.any():
-        return 0, len(bright)
     return min(int(bright.argmax()), most), len(bright) - min(int(bright[::-1].argmax()), most)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from vaelab.anomaly.calibration import ConformalCalibration, check_alpha
 from vaelab.anomaly.detector import Finding
-from vaelab.atomic import replacing
+from vaelab.atomic import replacing, write_json
 from vaelab.data.index import Record
 from vaelab.errors import UserError
 from vaelab.metrics.detection import (
@@ -40,7 +39,7 @@ from vaelab.report.figures import (
     score_histogram,
 )
 from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.judging import CALIBRATION, calibrate, examine, load_detector
+from vaelab.tasks.judging import CALIBRATION, calibrate, examine, judged_split, load_detector
 from vaelab.tasks.localise import localise
 from vaelab.training.history import read_history
 
@@ -85,7 +84,7 @@ class Evaluate:
         experiment.data.setup("test")
         tally = _Tally(list(experiment.data.channel_names))
         splits = experiment.data.splits
-        split = next(name for name in ("test_full", "test", "val") if name in splits)
+        split = judged_split(experiment.data)
         for batch, finding in examine(detector, experiment.data.loader(split)):
             tally.add(batch, finding)
         metrics: dict[str, Any] = {
@@ -96,12 +95,12 @@ class Evaluate:
         if tally.labels:
             calibration = calibrate(experiment, detector)
             content = calibration.to_json() | {"score": metrics["score"]}
-            _write_json(experiment.run_dir / CALIBRATION, content)
+            write_json(experiment.run_dir / CALIBRATION, content)
             metrics |= self._detection(tally, splits, calibration)
         localisation = localise(experiment, detector, self.seed)
         if localisation:
             metrics["localisation"] = localisation
-        _write_json(experiment.run_dir / "metrics.json", metrics)
+        write_json(experiment.run_dir / "metrics.json", metrics)
         tally.write_scores(experiment.run_dir / "scores.csv")
         _draw(experiment, tally, metrics)
         log.info("%s", _headline(metrics))
@@ -282,8 +281,3 @@ def _headline(metrics: dict[str, Any]) -> str:
             f"{found['lesion_share']:.3f}) Dice {found['dice']:.3f}"
         )
     return "evaluated: " + ", ".join(parts)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -56,6 +56,11 @@ def load_detector(experiment: Experiment) -> AnomalyDetector:
     return detector
 
 
+def judged_split(data: SplitDataModule) -> str:
+    """The split to judge a run by: all test images, else the test split, else validation."""
+    return next(name for name in ("test_full", "test", "val") if name in data.splits)
+
+
 def calibrate(experiment: Experiment, detector: AnomalyDetector) -> ConformalCalibration:
     """Scores of held-out normal images, one of each patient, for conformal p-values.
 

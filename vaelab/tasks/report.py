@@ -19,7 +19,13 @@ from vaelab.errors import UserError
 from vaelab.metrics.detection import subgroup_of
 from vaelab.report.html import AnyCase, Case, MetricRow, VolumeCase, write_report
 from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.judging import examine, healthy_scale, load_calibration, load_detector
+from vaelab.tasks.judging import (
+    examine,
+    healthy_scale,
+    judged_split,
+    load_calibration,
+    load_detector,
+)
 
 log = logging.getLogger(__name__)
 
@@ -71,7 +77,7 @@ class Report:
         detector = load_detector(experiment)
         experiment.data.setup("test")
         splits = experiment.data.splits
-        split = next(name for name in ("test_full", "test", "val") if name in splits)
+        split = judged_split(experiment.data)
         scale, source = healthy_scale(detector, experiment.data.val_dataloader())
         chosen = self._choose(run_dir / "scores.csv")
         calibration = load_calibration(experiment)

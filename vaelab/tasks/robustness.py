@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,14 +18,14 @@ from tqdm import tqdm
 
 from vaelab.anomaly.calibration import check_alpha
 from vaelab.anomaly.detector import AnomalyDetector
-from vaelab.atomic import replacing
+from vaelab.atomic import replacing, write_json
 from vaelab.data.chest_xray import ChestXrayDataModule, LoadGreyImage, decode_grey
 from vaelab.data.index import Record
 from vaelab.data.shifts import SHIFTS, eight_bit, shifted
 from vaelab.errors import UserError
 from vaelab.metrics.detection import detection_metrics
 from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.judging import examine, load_calibration, load_detector
+from vaelab.tasks.judging import examine, judged_split, load_calibration, load_detector
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +94,7 @@ class Robustness:
             )
         detector = load_detector(experiment)
         data.setup("test")
-        split = "test_full" if "test_full" in data.splits else "test"
+        split = judged_split(data)
         records = data.splits[split]
         labels = np.array([int(record["label"]) for record in records])
         calibration = load_calibration(experiment)
@@ -125,8 +124,7 @@ class Robustness:
             "alpha": self.alpha,
         }
         table = _table(result)
-        with replacing(experiment.run_dir / "robustness.json") as file:
-            file.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n", "utf-8")
+        write_json(experiment.run_dir / "robustness.json", result)
         with replacing(experiment.run_dir / "robustness.md") as file:
             file.write_text(_markdown(result, table), "utf-8")
         log.info("robustness on %d images of %s:\n%s", len(labels), split, table)
