@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import pickle
 import stat
 from pathlib import Path
 
 import pytest
 
-from vaelab.atomic import replacing, write_folder_once, write_json
+from vaelab.atomic import (
+    NoSpaceError,
+    remove_partials,
+    replacing,
+    write_bytes,
+    write_folder_once,
+    write_json,
+)
 
 
 def put(path: Path, text: str, error: type[BaseException] | None = None) -> None:
@@ -138,3 +148,51 @@ def test_json_that_cannot_be_written_leaves_the_older_file(tmp_path: Path) -> No
         write_json(path, {"auroc": float("nan")})
     assert path.read_text() == older
     assert [file.name for file in tmp_path.iterdir()] == ["metrics.json"]
+
+
+# --- no room
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_one_sentence_with_the_file_the_size_and_the_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    path = tmp_path / "a.bin"
+    write_bytes(path, b"old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(NoSpaceError) as refusal:
+        write_bytes(path, b"n" * 2_500_000)
+    message = str(refusal.value)
+    assert message.startswith(
+        f"{path}: no room to write this file of 2.5 MB ({os.strerror(number)}"
+    )
+    assert "MB are free); free some space" in message
+    assert refusal.value.errno == number
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_its_sentence_survives_the_way_out_of_a_worker_process() -> None:
+    error = NoSpaceError(errno.ENOSPC, "no room")
+    assert str(pickle.loads(pickle.dumps(error))) == "no room"
+    assert str(NoSpaceError("no room")) == "no room"  # torch's loader hands on the text alone
+
+
+def test_another_error_of_the_disk_stays_itself(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), replacing(tmp_path / "a.bin"):
+        raise PermissionError(errno.EACCES, "no")
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    kept = [tmp_path / "a.csv", tmp_path / "deep" / "b.partial"]
+    left = [tmp_path / ".a.csv-0123.partial", tmp_path / "deep" / ".c.ckpt-4567.partial"]
+    for path in (*kept, *left):
+        path.write_text("")
+    remove_partials(tmp_path)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(kept)
+    remove_partials(tmp_path / "absent")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -11,12 +12,29 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+# No space on the disk, in the user's quota, or under the limit on the size of a file.
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class NoSpaceError(OSError):
+    """A file that the disk has no room for, in one sentence: which, how much, and the cure."""
+
+    def __str__(self) -> str:
+        return self.strerror or super().__str__()  # a loader's worker hands on the text alone
+
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replacing(path: str | Path, size: int | None = None) -> Iterator[Path]:
     """A file beside ``path`` to write into, which takes its place when the block ends well.
 
     After an exception ``path`` is as it was, and nothing is left beside it. Parents are created.
+
+    Args:
+        path: of the file.
+        size: bytes that will be written, where it is known: for the message.
+
+    Raises:
+        NoSpaceError: when the disk is full.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,7 +42,43 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         yield partial
         os.replace(partial, path)
+    except OSError as error:
+        if error.errno not in _NO_SPACE or isinstance(error, NoSpaceError):
+            raise
+        partial.unlink(missing_ok=True)
+        needed = "" if size is None else f" of {_megabytes(size)}"
+        free = _megabytes(shutil.disk_usage(path.parent).free)
+        raise NoSpaceError(
+            error.errno,
+            f"{path}: no room to write this file{needed} ({os.strerror(error.errno)}; {free} are "
+            "free); free some space or raise the limit, then go on",
+        ) from error
     finally:
+        partial.unlink(missing_ok=True)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
+    """Write ``content``, whole or not at all, and have it on the disk before the old file goes.
+
+    Raises:
+        NoSpaceError: when the disk is full.
+    """
+    with replacing(path, len(content)) as partial, partial.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def remove_partials(folder: str | Path) -> None:
+    """Delete what writers left in ``folder`` and below that were killed in the middle.
+
+    Only where no other process writes.
+    """
+    for partial in Path(folder).rglob(".*.partial"):
         partial.unlink(missing_ok=True)
 
 

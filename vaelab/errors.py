@@ -1,4 +1,4 @@
-"""The one exception that reaches a user as a sentence instead of a traceback."""
+"""The exceptions that reach a user as a sentence instead of a traceback."""
 
 
 class UserError(ValueError):
@@ -7,3 +7,14 @@ class UserError(ValueError):
     ``vaelab.run`` prints the message alone and exits with a non-zero status; the
     traceback is shown only under ``debug=true``.
     """
+
+
+class Interrupted(Exception):  # noqa: N818  # it is no error: the run can go on
+    """A run was asked to stop (SIGTERM), has saved itself, and can be resumed.
+
+    ``vaelab.run`` says how to go on and exits with ``EXIT_INTERRUPTED``.
+    """
+
+
+EXIT_INTERRUPTED = 75
+"""EX_TEMPFAIL of sysexits.h: try again later, as batch systems understand it."""

@@ -17,10 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from vaelab.models.vae import VAE
 from vaelab.objective.annealing import Constant
 from vaelab.training.callbacks import (
-    WARM_UP_EPOCHS,
     BestWeights,
     EpochSummary,
-    LatentHealth,
     ReconstructionSnapshots,
     SeedEachBatch,
 )
@@ -184,44 +182,6 @@ def test_noise_follows_the_seed_the_epoch_and_the_batch_alone() -> None:
     assert len(set(first)) == 2 * 3  # epochs · batches, all different
     assert draws(seed=1, before=20) == first
     assert not set(draws(seed=2, before=10)) & set(first)
-
-
-# --- latent health
-
-
-def collapsed_vae() -> VAE:
-    """Every image is given the same posterior mean."""
-    vae = tiny_vae()
-    nn.init.zeros_(vae.mu_head.weight)
-    return vae
-
-
-def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [
-        record.message
-        for record in caplog.records
-        if record.name == "vaelab.training.callbacks" and record.levelno == logging.WARNING
-    ]
-
-
-def test_units_that_follow_the_image_are_active(caplog: pytest.LogCaptureFixture) -> None:
-    # Both means are the image's value, 0 to 4: a variance of 2.5 each.
-    trainer = fit(LatentHealth(), epochs=WARM_UP_EPOCHS + 2, lr=1e-6)
-    assert trainer.callback_metrics["val/active_units"] == 2
-    assert warnings_in(caplog) == []
-
-
-def test_a_collapse_is_counted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    trainer = fit(LatentHealth(), epochs=WARM_UP_EPOCHS + 3, model=collapsed_vae(), lr=1e-6)
-    assert trainer.callback_metrics["val/active_units"] == 0
-    (sentence,) = warnings_in(caplog)
-    assert sentence.startswith(f"epoch {WARM_UP_EPOCHS}: no latent unit varies over the validation")
-    assert "train.kl_beta" in sentence
-
-
-def test_idle_units_of_the_first_epochs_are_no_collapse(caplog: pytest.LogCaptureFixture) -> None:
-    fit(LatentHealth(), epochs=WARM_UP_EPOCHS, model=collapsed_vae(), lr=1e-6)
-    assert warnings_in(caplog) == []
 
 
 # --- the line of an epoch

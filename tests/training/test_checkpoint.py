@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vaelab.atomic import NoSpaceError
 from vaelab.errors import UserError
 from vaelab.models.vae import VAE
-from vaelab.training.checkpoint import load_checkpoint, load_weights, save_weights, weights_in
+from vaelab.training.checkpoint import (
+    AtomicCheckpointIO,
+    CarriesCode,
+    checkpoint_to_resume,
+    load_checkpoint,
+    load_weights,
+    save_weights,
+    weights_in,
+)
 
 
 def tiny_vae(z_dim: int = 2, seed: int = 0) -> VAE:
@@ -62,12 +71,11 @@ def test_a_write_that_fails_half_way_leaves_the_old_file_and_nothing_else(
     path = tmp_path / "vae.pth"
     save_weights(tiny_vae(seed=0).state_dict(), path)
 
-    def disk_full(_content: object, file: str | Path) -> None:
-        Path(file).write_bytes(b"half")
-        raise OSError("No space left on device")
+    def disk_full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(torch, "save", disk_full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(os, "fsync", disk_full)  # all is written beside by now
+    with pytest.raises(NoSpaceError, match="No space left"):
         save_weights(tiny_vae(seed=1).state_dict(), path)
     assert [file.name for file in tmp_path.iterdir()] == ["vae.pth"]
     assert_same(load_checkpoint(path), tiny_vae(seed=0).state_dict())  # type: ignore[arg-type]
@@ -101,8 +109,11 @@ def test_a_file_that_runs_a_command_is_refused_and_the_command_does_not_run(
 ) -> None:
     path, trace = tmp_path / "vae.pth", tmp_path / "was_here"
     write({"mu_head.weight": Command(f"touch {trace}")}, path)
-    with pytest.raises(UserError, match=rf"^{re.escape(str(path))}: not a readable checkpoint"):
+    with pytest.raises(CarriesCode) as refusal:
         load_weights(tiny_vae(), path)
+    assert str(refusal.value).startswith(
+        f"{path}: refused, not run: this file wants to call posix.system"
+    )
     assert not trace.exists()
 
 
@@ -111,6 +122,79 @@ def test_the_command_of_the_test_above_would_have_run(tmp_path: Path) -> None:
     torch.save({"mu_head.weight": Command(f"touch {trace}")}, path)
     torch.load(path, weights_only=False)
     assert trace.exists()
+
+
+def test_a_class_of_another_library_is_refused_by_its_name(tmp_path: Path) -> None:
+    torch.save({"path": tmp_path}, tmp_path / "vae.pth")
+    with pytest.raises(CarriesCode, match=r"wants to call pathlib\.\w+"):
+        load_checkpoint(tmp_path / "vae.pth")
+
+
+# --- what a run goes on from
+
+
+def checkpoint(folder: Path, name: str, epoch: int) -> Path:
+    torch.save({"epoch": epoch, "state_dict": tiny_vae().state_dict()}, folder / name)
+    return folder / name
+
+
+def test_a_run_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
+    checkpoint(tmp_path, "best_epoch_0003.ckpt", 3)
+    last = checkpoint(tmp_path, "last.ckpt", 5)
+    assert checkpoint_to_resume(tmp_path) == (last, 5)
+
+
+def test_of_the_others_the_newest_whole_one_is_taken_and_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for epoch in (1, 3, 12):
+        checkpoint(tmp_path, f"best_epoch_{epoch:04d}.ckpt", epoch)
+    for name in ("last.ckpt", "best_epoch_0012.ckpt"):
+        (tmp_path / name).write_bytes(b"PK")
+    assert checkpoint_to_resume(tmp_path) == (tmp_path / "best_epoch_0003.ckpt", 3)
+    messages = [record.message for record in caplog.records]
+    assert len(messages) == 2
+    assert "last.ckpt" in messages[0]
+    assert all("going on from" in text and "best_epoch_0003" in text for text in messages)
+
+
+def test_without_a_last_checkpoint_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = checkpoint(tmp_path, "best_epoch_0003.ckpt", 3)
+    assert checkpoint_to_resume(tmp_path) == (path, 3)
+    assert "last.ckpt is not there; going on from" in caplog.text
+
+
+def test_code_is_not_taken_for_damage(tmp_path: Path) -> None:
+    checkpoint(tmp_path, "best_epoch_0003.ckpt", 3)
+    torch.save({"epoch": Command(f"touch {tmp_path}/was_here")}, tmp_path / "last.ckpt")
+    with pytest.raises(CarriesCode):
+        checkpoint_to_resume(tmp_path)
+    assert not (tmp_path / "was_here").exists()
+
+
+def test_weights_alone_are_nothing_to_go_on_from(tmp_path: Path) -> None:
+    save_weights(tiny_vae().state_dict(), tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match="names no epoch"):
+        checkpoint_to_resume(tmp_path)
+
+
+def test_an_empty_folder_has_nothing_to_go_on_from(tmp_path: Path) -> None:
+    assert checkpoint_to_resume(tmp_path) is None
+    assert checkpoint_to_resume(tmp_path / "absent") is None
+
+
+def test_a_checkpoint_is_written_beside_its_place_and_not_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[tuple[Path, Path]] = []
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (moved.append((a, b)), replace(a, b)))
+    AtomicCheckpointIO().save_checkpoint({"epoch": 4}, tmp_path / "last.ckpt")
+    ((source, target),) = moved
+    assert source.parent == target.parent == tmp_path
+    assert load_checkpoint(tmp_path / "last.ckpt") == {"epoch": 4}
 
 
 # --- files that cannot be used

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import os
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from vaelab.training.history import CSVHistory, read_history, truncate_history
+from vaelab.atomic import NoSpaceError
+from vaelab.training.history import CSVHistory, LogEpoch, read_history, truncate_history
 
 
 def write(path: Path, text: str) -> Path:
@@ -30,7 +34,7 @@ def log(folder: Path, step: int, **metrics: float) -> None:
 
 
 class Steps(L.LightningModule):
-    """Logs the epoch it is in, so that a row tells who wrote it."""
+    """Logs the epoch it is in, so that a row tells who wrote it; Lightning's own way too."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,6 +45,10 @@ class Steps(L.LightningModule):
         self.log("train/epoch_seen", float(self.current_epoch), on_step=False, on_epoch=True)
         loss: Tensor = self.layer(batch).square().sum()
         return loss
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        """The same."""
+        self.log("val/epoch_seen", float(self.current_epoch), logger=False)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Any optimiser."""
@@ -87,6 +95,21 @@ def test_epochs_come_in_order_however_they_were_written(tmp_path: Path) -> None:
     assert read_history(path) == {"epoch": [2, 9, 10], "loss": [3, 2, 1]}
 
 
+@pytest.mark.parametrize("cut", [1, 4, 9])
+def test_a_last_line_that_does_not_end_is_left_out(tmp_path: Path, cut: int) -> None:
+    path = write(
+        tmp_path / "metrics.csv",
+        """epoch,train/loss,val/loss
+           0,10,20
+           1,9.5,18.5""",
+    )
+    path.write_bytes(path.read_bytes()[:-cut])
+    assert read_history(path) == {"epoch": [0], "train/loss": [10], "val/loss": [20]}
+    truncate_history(path, first_epoch=2)
+    log(tmp_path, step=3, epoch=1, **{"train/loss": 9.5, "val/loss": 18.5})
+    assert read_history(path)["val/loss"] == [20, 18.5]
+
+
 # --- truncating
 
 
@@ -115,6 +138,22 @@ def test_truncating_past_the_end_changes_nothing(tmp_path: Path) -> None:
     )
     truncate_history(path, first_epoch=2)
     assert read_history(path) == {"epoch": [0, 1], "loss": [5, 4]}
+
+
+def test_what_is_kept_is_kept_to_the_letter(tmp_path: Path) -> None:
+    for epoch in range(3):
+        log(tmp_path, step=epoch, epoch=epoch, loss=0.1 + epoch / 3)
+    lines = (tmp_path / "metrics.csv").read_bytes().splitlines(keepends=True)
+    truncate_history(tmp_path / "metrics.csv", first_epoch=2)
+    assert (tmp_path / "metrics.csv").read_bytes() == b"".join(lines[:-1])
+
+
+def test_truncating_everything_leaves_nothing_to_be_read(tmp_path: Path) -> None:
+    log(tmp_path, step=0, epoch=0, loss=5)
+    truncate_history(tmp_path / "metrics.csv", first_epoch=0)
+    assert read_history(tmp_path / "metrics.csv") == {}
+    log(tmp_path, step=0, epoch=0, loss=4)
+    assert read_history(tmp_path / "metrics.csv")["loss"] == [4]
 
 
 def test_a_run_without_a_log_has_nothing_to_truncate(tmp_path: Path) -> None:
@@ -153,6 +192,51 @@ def test_a_metric_the_second_run_has_lost_leaves_its_column(tmp_path: Path) -> N
     assert history["beta"] == [0.5, pytest.approx(math.nan, nan_ok=True)]
 
 
+def test_a_write_that_finds_no_room_leaves_the_rows_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log(tmp_path, step=0, epoch=0, loss=5)
+    before = (tmp_path / "metrics.csv").read_bytes()
+
+    def full(*paths: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(NoSpaceError, match=r"metrics\.csv: no room to write this file"):
+        log(tmp_path, step=1, epoch=1, loss=4)
+    assert (tmp_path / "metrics.csv").read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+class Seen(Callback):
+    """What stands in the log at the moment at which a checkpoint is saved."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.epochs: list[dict[str, list[float]]] = []
+
+    def on_save_checkpoint(self, *_: Any) -> None:
+        """Read it."""
+        self.epochs.append(read_history(self.path))
+
+
+def test_the_whole_row_of_an_epoch_is_there_before_its_checkpoint(tmp_path: Path) -> None:
+    loader: DataLoader[Tensor] = DataLoader(torch.ones(3, 1))  # type: ignore[arg-type]
+    seen = Seen(tmp_path / "logs" / "metrics.csv")
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=2, logger=CSVHistory(tmp_path / "logs"),
+        enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1,
+        num_sanity_val_steps=0,
+        callbacks=[ModelCheckpoint(tmp_path, save_on_train_epoch_end=True), LogEpoch(), seen],
+    )  # fmt: skip
+    trainer.fit(Steps(), loader, loader)
+    assert [history["epoch"] for history in seen.epochs] == [[0], [0, 1]]
+    assert seen.epochs[1]["train/epoch_seen"] == [0, 1]
+    assert seen.epochs[1]["val/epoch_seen"] == [0, 1]
+    assert read_history(tmp_path / "logs" / "metrics.csv") == seen.epochs[1]
+    assert seen.epochs[1]["step"] == [2, 5]  # the last of three, counted from 0
+
+
 def test_a_resumed_training_keeps_the_rows_before_it(tmp_path: Path) -> None:
     loader: DataLoader[Tensor] = DataLoader(torch.ones(2, 1))  # type: ignore[arg-type]
 
@@ -160,9 +244,9 @@ def test_a_resumed_training_keeps_the_rows_before_it(tmp_path: Path) -> None:
         trainer = L.Trainer(
             accelerator="cpu", max_epochs=epochs, logger=CSVHistory(tmp_path / "logs"),
             enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-            log_every_n_steps=1,
+            log_every_n_steps=1, num_sanity_val_steps=0,
         )  # fmt: skip
-        trainer.fit(Steps(), loader, **fit)
+        trainer.fit(Steps(), loader, loader, **fit)
         return trainer
 
     train(2).save_checkpoint(tmp_path / "last.ckpt")

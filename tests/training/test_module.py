@@ -10,6 +10,7 @@ its reconstruction is 0. A sample of 16 pixels of value v then costs
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -166,6 +167,47 @@ def test_the_learning_rate_reaches_adamw() -> None:
     (group,) = optimiser.param_groups
     assert group["lr"] == 3e-4
     assert len(group["params"]) == len(list(Frozen().parameters()))
+
+
+class Rates(Callback):
+    """Keeps the learning rate of every epoch."""
+
+    def __init__(self) -> None:
+        self.rates: list[float] = []
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Copy it."""
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+
+def rates(epochs: int, **changes: Any) -> list[float]:
+    seen = Rates()
+    trainer = L.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        num_sanity_val_steps=0, max_epochs=epochs, callbacks=[seen], enable_checkpointing=False,
+    )  # fmt: skip
+    loader = DataLoader(Flat(), batch_size=5)
+    module = VAELitModule(Frozen(), Constant(0.0), lr=1.0, lr_final=0.2)
+    trainer.fit(module, loader, loader, **changes)
+    return seen.rates
+
+
+def test_the_learning_rate_falls_along_half_a_cosine_to_its_final_share() -> None:
+    # 0.2 + 0.8 · (1 + cos(π e / 4)) / 2; at epoch 4, which is not run, it would be 0.2.
+    half = 0.8 * (1 + math.cos(math.pi / 4)) / 2
+    assert rates(4) == pytest.approx([1.0, 0.2 + half, 0.6, 1.0 - half])
+
+
+def test_a_run_that_goes_on_for_longer_does_not_raise_its_rate_to_the_start_again(
+    tmp_path: Path,
+) -> None:
+    trainer = quiet_trainer(max_epochs=4)
+    loader = DataLoader(Flat(), batch_size=5)
+    trainer.fit(VAELitModule(Frozen(), Constant(0.0), lr=1.0, lr_final=0.2), loader, loader)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    went_on = rates(8, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    whole = [0.2 + 0.8 * (1 + math.cos(math.pi * epoch / 8)) / 2 for epoch in range(8)]
+    assert went_on[1:] == pytest.approx(whole[5:])
 
 
 @pytest.mark.parametrize(

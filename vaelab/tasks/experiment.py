@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from lightning.pytorch.loggers import Logger
 
@@ -29,7 +30,8 @@ class TrainSettings:
     kl_annealing_epochs: int
     monitor: str
     weights_name: str
-    deterministic: bool
+    deterministic: bool | Literal["warn"]
+    max_skipped_steps: int = 40  # runs from before the key was there are still read
 
     def __post_init__(self) -> None:
         if self.max_epochs < 1:
@@ -40,6 +42,11 @@ class TrainSettings:
             raise UserError(f"train.monitor={self.monitor}: must be one of {', '.join(MONITORS)}")
         if Path(self.weights_name).name != self.weights_name:
             raise UserError(f"train.weights_name={self.weights_name}: a file name, not a path")
+        if self.max_skipped_steps < 1:
+            raise UserError(
+                f"train.max_skipped_steps={self.max_skipped_steps}: at least 1 is needed, since "
+                "the scale of the gradients is found by skipping; try 40"
+            )
 
 
 @dataclass(frozen=True)

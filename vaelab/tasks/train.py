@@ -9,21 +9,30 @@ from pathlib import Path
 
 import lightning as L
 import numpy as np
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from vaelab.errors import UserError
+from vaelab.atomic import NoSpaceError, remove_partials
+from vaelab.errors import Interrupted, UserError
 from vaelab.report.figures import reconstruction_slices, save_figure
 from vaelab.tasks.experiment import Experiment
 from vaelab.training.callbacks import (
     BestWeights,
     EpochSummary,
-    LatentHealth,
     ReconstructionSnapshots,
     SeedEachBatch,
 )
-from vaelab.training.checkpoint import load_checkpoint
-from vaelab.training.history import truncate_history
+from vaelab.training.checkpoint import (
+    LAST,
+    AtomicCheckpointIO,
+    checkpoint_callbacks,
+    checkpoint_to_resume,
+    load_checkpoint,
+)
+from vaelab.training.health import LatentHealth, StepHealth
+from vaelab.training.history import LogEpoch, read_history, truncate_history
 from vaelab.training.module import VAELitModule
+from vaelab.training.preemption import Preemption
 
 log = logging.getLogger(__name__)
 
@@ -42,74 +51,87 @@ class Train:
         """Train; return the best value of ``train.monitor``, smaller being better.
 
         Raises:
-            UserError: for data or settings that cannot work, before the first step, and when
-                there is nothing to resume.
+            UserError: for data or settings that cannot work, before the first step; when there
+                is nothing to resume; when numbers are not finite or the disk is full, naming the
+                last good checkpoint.
+            Interrupted: after SIGTERM; the run can be resumed.
         """
-        settings = experiment.train
-        checkpoint = _checkpoint_to_resume(experiment) if experiment.resume else None
-        if experiment.annealing.ramp_epochs >= settings.max_epochs:
-            log.warning(
-                "beta reaches its target %g only at epoch %d, but the last of "
-                "train.max_epochs=%d is %d: raise train.max_epochs or lower "
-                "train.kl_annealing_epochs",
-                *(experiment.annealing.target, experiment.annealing.ramp_epochs),
-                *(settings.max_epochs, settings.max_epochs - 1),
-            )
-        experiment.data.setup("fit")
-        hardware = experiment.hardware
-        module = VAELitModule(
-            experiment.model,
-            experiment.annealing,
-            settings.lr,
-            hardware.channels_last,
-            experiment.data.augment,
-            settings.lr_final,
+        with Preemption() as preemption:
+            result = _fit(experiment, preemption)
+            for task in self.then.values():
+                task(experiment)
+        return result
+
+
+def _fit(experiment: Experiment, preemption: Preemption) -> float:
+    settings = experiment.train
+    checkpoint, epoch = _checkpoint_to_resume(experiment) if experiment.resume else (None, 0)
+    if experiment.annealing.ramp_epochs >= settings.max_epochs:
+        log.warning(
+            "beta reaches its target %g only at epoch %d, but the last of "
+            "train.max_epochs=%d is %d: raise train.max_epochs or lower "
+            "train.kl_annealing_epochs",
+            *(experiment.annealing.target, experiment.annealing.ramp_epochs),
+            *(settings.max_epochs, settings.max_epochs - 1),
         )
-        best = ModelCheckpoint(
-            dirpath=experiment.run_dir / "checkpoints",
-            filename="best_epoch_{epoch:04d}",
-            auto_insert_metric_name=False,
-            monitor=settings.monitor,
-            mode="min",
-            save_last=True,
-            save_on_train_epoch_end=True,  # a resumed run goes on at an epoch's boundary
-            enable_version_counter=False,
-        )
-        trainer = L.Trainer(
-            **hardware.trainer_kwargs(),
-            max_epochs=settings.max_epochs,
-            deterministic=settings.deterministic,
-            logger=list(experiment.loggers),
-            callbacks=[*_callbacks(experiment), best],
-            default_root_dir=experiment.run_dir,
-            num_sanity_val_steps=0,  # its metrics would count as a first epoch
-            log_every_n_steps=1,
-            enable_progress_bar=experiment.logging.progress_bar,
-            enable_model_summary=False,
-        )
-        parameters = sum(weight.numel() for weight in experiment.model.parameters())
-        log.info("training %d epochs, %.1f M parameters", settings.max_epochs, parameters / 1e6)
-        # weights_only: a checkpoint is data; one that carries code is refused.
+    experiment.data.setup("fit")
+    module = VAELitModule(
+        experiment.model,
+        experiment.annealing,
+        settings.lr,
+        experiment.hardware.channels_last,
+        experiment.data.augment,
+        settings.lr_final,
+    )
+    best, last = checkpoint_callbacks(experiment.run_dir / "checkpoints", settings.monitor)
+    weights = BestWeights(experiment.weights)
+    trainer = _trainer(experiment, [*_callbacks(experiment), preemption, weights, best, last])
+    parameters = sum(weight.numel() for weight in experiment.model.parameters())
+    log.info("training %d epochs, %.1f M parameters", settings.max_epochs, parameters / 1e6)
+    try:
         with warnings.catch_warnings():
             # A resumed run's own checkpoints; no other run's can be there.
             warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+            # weights_only: a checkpoint is data; one that carries code is refused.
+            experiment.data.first_epoch = epoch
             trainer.fit(module, experiment.data, ckpt_path=checkpoint, weights_only=True)
-        if trainer.interrupted:
-            raise UserError(
-                f"stopped in epoch {trainer.current_epoch}; go on with resume={experiment.run_dir}"
-            )
-        assert best.best_model_score is not None
-        result = float(best.best_model_score)
-        log.info("best %s %.6g, weights in %s", settings.monitor, result, experiment.weights)
-        for task in self.then.values():
-            task(experiment)
-        return result
+        weights.save(trainer)
+    except (UserError, NoSpaceError) as error:
+        raise UserError("; ".join([str(error), *_last_good(experiment)])) from error
+    except (SIGTERMException, RuntimeError) as stop:
+        # A batch system signals the loaders' workers too: their death is the same message.
+        if not preemption.received:
+            raise
+        where = f"stopped by SIGTERM in epoch {trainer.current_epoch}"
+        log.warning("%s", "; ".join([where, *_last_good(experiment)]))
+        raise Interrupted(where) from stop
+    assert best.best_model_score is not None
+    result = float(best.best_model_score)
+    log.info("best %s %.6g, weights in %s", settings.monitor, result, experiment.weights)
+    return result
+
+
+def _trainer(experiment: Experiment, callbacks: list[Callback]) -> L.Trainer:
+    hardware = experiment.hardware.trainer_kwargs()
+    return L.Trainer(
+        **hardware | {"plugins": [*hardware.get("plugins", []), AtomicCheckpointIO()]},
+        max_epochs=experiment.train.max_epochs,
+        deterministic=experiment.train.deterministic,
+        logger=list(experiment.loggers),
+        callbacks=callbacks,
+        default_root_dir=experiment.run_dir,
+        num_sanity_val_steps=0,  # its metrics would count as a first epoch
+        log_every_n_steps=1,
+        enable_progress_bar=experiment.logging.progress_bar,
+        enable_model_summary=False,
+    )
 
 
 def _callbacks(experiment: Experiment) -> list[Callback]:
     settings = experiment.logging
     callbacks: list[Callback] = [
         SeedEachBatch(experiment.train.seed),
+        StepHealth(experiment.train.max_skipped_steps),
         LatentHealth(),
         ReconstructionSnapshots(
             experiment.run_dir / "recon",
@@ -117,7 +139,7 @@ def _callbacks(experiment: Experiment) -> list[Callback]:
             settings.num_recon_samples,
             _Drawing(experiment.data.channel_names),
         ),
-        BestWeights(experiment.weights),
+        LogEpoch(),
         EpochSummary(["train/loss", "val/recon", "val/kl", "train/beta", "val/active_units"]),
     ]
     if settings.progress_bar:
@@ -137,17 +159,48 @@ class _Drawing:
         save_figure(reconstruction_slices(image, reconstruction, self.channel_names, title), path)
 
 
-def _checkpoint_to_resume(experiment: Experiment) -> str:
-    """Path of the last checkpoint; rows of the log that it does not know of are dropped."""
-    path = experiment.run_dir / "checkpoints" / "last.ckpt"
-    if not path.is_file():
+def _last_good(experiment: Experiment) -> list[str]:
+    """Where a run that has stopped can go on from, in words; empty before the first epoch's end."""
+    last = experiment.run_dir / "checkpoints" / LAST
+    if not last.is_file():
+        return []
+    return [f"the last good checkpoint is {last}, epoch {load_checkpoint(last)['epoch']}"]
+
+
+def _checkpoint_to_resume(experiment: Experiment) -> tuple[Path | None, int]:
+    """Path of the last checkpoint and the epoch that comes next.
+
+    None and 0 for a run that was cut off in its first epoch.
+
+    Rows of the log that the checkpoint does not know of are dropped.
+    """
+    for name in ("checkpoints", "logs", "recon", "splits"):
+        remove_partials(experiment.run_dir / name)
+    history = experiment.run_dir / "logs" / "metrics.csv"
+    folder = experiment.run_dir / "checkpoints"
+    found = checkpoint_to_resume(folder)
+    if found is None:
+        # The first row is there a moment before the first checkpoint, and these follow it.
+        logged = read_history(history)["epoch"] if history.is_file() else []
+        if len(logged) > 1 or experiment.weights.is_file():
+            raise UserError(
+                f"resume={experiment.run_dir}: nothing to resume, the checkpoints are gone from "
+                f"{folder}; start a new run instead"
+            )
+        log.warning("no epoch was completed before: training starts at the first")
+        truncate_history(history, 0)
+        return None, 0
+    path, epoch = found
+    epochs, limit = epoch + 1, experiment.train.max_epochs
+    if epochs > limit:
         raise UserError(
-            f"resume={experiment.run_dir}: nothing to resume, {path} does not exist; "
-            "start a new run instead"
+            f"train.max_epochs={limit}: this run has done {epochs} epochs already; give at least "
+            f"{epochs}"
         )
-    epoch = load_checkpoint(path)["epoch"]
-    assert isinstance(epoch, int)
-    if epoch + 1 >= experiment.train.max_epochs:
-        log.warning("all %d epochs are done already", experiment.train.max_epochs)
-    truncate_history(experiment.run_dir / "logs" / "metrics.csv", epoch + 1)
-    return str(path)
+    if epochs == limit:
+        log.warning(
+            "training is complete, all %d epochs are done; train.max_epochs=%d goes on for longer",
+            *(limit, 2 * limit),
+        )
+    truncate_history(history, epochs)
+    return path, epochs

@@ -1,4 +1,4 @@
-"""What happens around the training step: pictures, best weights, latent health."""
+"""What happens around the training step: pictures, best weights, the seed of a batch."""
 
 from __future__ import annotations
 
@@ -11,16 +11,11 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from torch import Tensor
 
-from vaelab.metrics.latent import active_units
 from vaelab.models.vae import VAEOutput
 from vaelab.training.checkpoint import load_checkpoint, save_weights, weights_in
 
 log = logging.getLogger(__name__)
-
-WARM_UP_EPOCHS = 2
-"""Epochs in which idle latent units are no sign of collapse."""
 
 Draw = Callable[[str | Path, np.ndarray, np.ndarray, str], None]
 """Write a picture to a path: (path, image (C, ...), reconstruction (C, ...), title)."""
@@ -88,17 +83,25 @@ class BestWeights(Callback):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The checkpoint of the epoch before is on disk by now."""
-        self._save(trainer)
+        self.save(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The last epoch may have been the best."""
-        self._save(trainer)
+        self.save(trainer)
 
-    def _save(self, trainer: L.Trainer) -> None:
+    def save(self, trainer: L.Trainer) -> None:
+        """Write the weights if a better checkpoint has come.
+
+        For a resumed run that has no epoch left, too: its training neither starts nor ends.
+        """
         checkpoint = trainer.checkpoint_callback
         assert isinstance(checkpoint, ModelCheckpoint)
         best = checkpoint.best_model_path
-        if trainer.is_global_zero and best and best != self._saved_from:
+        if not trainer.is_global_zero or not best or best == self._saved_from:
+            return
+        # Gone where a run was killed between a better checkpoint and last.ckpt: the epoch that
+        # comes next was that better one.
+        if Path(best).is_file():
             save_weights(weights_in(load_checkpoint(best)), self.path)
             self._saved_from = best
 
@@ -121,48 +124,6 @@ class SeedEachBatch(Callback):
         """Seed every device."""
         place = [self.seed, trainer.current_epoch, batch_idx, trainer.global_rank]
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
-
-
-class LatentHealth(Callback):
-    """Logs ``val/active_units`` and warns when the posterior collapses onto the prior."""
-
-    def __init__(self) -> None:
-        self._mu: list[Tensor] = []
-        self._warned = False
-
-    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Forget the epoch before."""
-        self._mu = []
-
-    def on_validation_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: dict[str, Any],
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Keep the posterior means, a few hundred bytes a sample."""
-        assert isinstance(outputs, VAEOutput)
-        self._mu.append(outputs.mu.detach().float().cpu())
-
-    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Count the units that carry information about the sample."""
-        mu = torch.cat(self._mu)
-        if len(mu) < 2:  # a variance over samples needs two
-            return
-        active = active_units(mu)
-        pl_module.log("val/active_units", float(active))
-        # An untrained encoder tells nothing yet, nor does one that has not met its KL.
-        settled = trainer.current_epoch >= WARM_UP_EPOCHS
-        if active == 0 and settled and not self._warned:
-            log.warning(
-                "epoch %d: no latent unit varies over the validation samples (posterior collapse); "
-                "a smaller train.kl_beta or a longer train.kl_annealing_epochs may help",
-                trainer.current_epoch,
-            )
-            self._warned = True
 
 
 class EpochSummary(Callback):

@@ -1,34 +1,120 @@
-"""Weights as plain state dicts: written atomically, read without running code."""
+"""Checkpoints and weights: written whole or not at all, read without running code."""
 
 from __future__ import annotations
 
+import io
+import logging
+import os
 import pickle
+import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from vaelab.atomic import replacing
+from vaelab.atomic import write_bytes
 from vaelab.errors import UserError
 from vaelab.models.vae import VAE
+
+log = logging.getLogger(__name__)
 
 PREFIX = "model."
 """Where the network sits in ``VAELitModule``, and so in a Lightning checkpoint."""
 
+LAST = "last.ckpt"
+"""Name of the checkpoint that every epoch writes, and that a run goes on from."""
+
+
+class CarriesCode(UserError):  # noqa: N818  # named for what the file does
+    """A file that would run code when it is read, and was not read."""
+
+
+class DamagedCheckpoint(UserError):  # noqa: N818
+    """A file that is no whole checkpoint."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoints, each the old one or the new one, never half.
+
+    Lightning's own writes into the system's temporary folder and moves the file from there: from
+    another disk that is a copy, of which a kill leaves half under the checkpoint's name.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
+        """Write one checkpoint; raises ``NoSpaceError`` when the disk is full."""
+        _save(checkpoint, path)
+
+
+class _MovableCheckpoint(ModelCheckpoint):
+    """ModelCheckpoint that takes up its whole state, of a run folder that was moved, too.
+
+    Lightning's forgets the best score then, and the next epoch would be the best, however bad.
+    """
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the state, with all paths in this run's folder."""
+        assert self.dirpath is not None
+
+        def here(path: str) -> str:
+            return os.path.join(str(self.dirpath), os.path.basename(path)) if path else path
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved = {key: here(state_dict[key]) for key in paths}
+        models = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict(
+            state_dict | moved | {"best_k_models": models, "dirpath": self.dirpath}
+        )
+        self.current_score = state_dict["current_score"]
+
+
+def checkpoint_callbacks(folder: Path, monitor: str) -> tuple[ModelCheckpoint, ModelCheckpoint]:
+    """``best_epoch_<E>.ckpt``, the smallest ``monitor`` so far, and ``last.ckpt``.
+
+    In this order, since the last checkpoint has to know of the best. Not ``save_last=True``, which
+    (Lightning 2.6) leaves out every epoch that is not a better one.
+    """
+    shared: dict[str, Any] = {
+        "dirpath": folder,
+        "auto_insert_metric_name": False,
+        "save_on_train_epoch_end": True,  # a resumed run goes on at an epoch's boundary
+        "enable_version_counter": False,
+    }
+    best = _MovableCheckpoint(
+        filename="best_epoch_{epoch:04d}", monitor=monitor, mode="min", **shared
+    )
+    return best, _MovableCheckpoint(filename=Path(LAST).stem, **shared)
+
 
 def save_weights(state_dict: Mapping[str, Tensor], path: str | Path) -> None:
-    """Write a state dict so that the file is either the old one or the new one, never half."""
-    with replacing(path) as partial:
-        torch.save(dict(state_dict), partial)
+    """Write a state dict so that the file is either the old one or the new one, never half.
+
+    Raises:
+        NoSpaceError: when the disk is full.
+    """
+    _save(dict(state_dict), path)
+
+
+def _save(content: object, path: str | Path) -> None:
+    # Through memory: torch.save into a file tells a full disk as "unexpected pos".
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_bytes(path, buffer.getbuffer())
 
 
 def load_checkpoint(path: str | Path) -> dict[str, object]:
     """Read a Lightning checkpoint or a state dict with ``weights_only=True``, on the CPU.
 
     Raises:
-        UserError: when the file is missing, unreadable, or carries more than data.
+        CarriesCode: when the file is more than data; nothing of it was run.
+        DamagedCheckpoint: when the file is unreadable.
+        UserError: when it is missing or holds something else.
     """
     path = Path(path)
     if not path.is_file():
@@ -40,11 +126,50 @@ def load_checkpoint(path: str | Path) -> dict[str, object]:
         pickle.UnpicklingError, EOFError, OSError, RuntimeError, ValueError, LookupError,
         TypeError, AttributeError, AssertionError, struct.error,
     ) as error:  # fmt: skip
+        if named := re.search(r"(?:GLOBAL|global:?) +(?:GLOBAL +)?([\w.]+\.\w+)", str(error)):
+            raise CarriesCode(
+                f"{path}: refused, not run: this file wants to call {named[1]}, and a checkpoint "
+                "is data alone; if it is not from you, someone may mean harm"
+            ) from error
         reason = next(iter(str(error).strip().splitlines()), "it ends too early")
-        raise UserError(f"{path}: not a readable checkpoint ({reason})") from error
+        raise DamagedCheckpoint(f"{path}: not a readable checkpoint ({reason})") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds a {type(content).__name__}, not a state dict")
     return content
+
+
+def checkpoint_to_resume(folder: str | Path) -> tuple[Path, int] | None:
+    """The newest whole checkpoint of a run and its epoch, or None where there is none at all.
+
+    That is ``last.ckpt``; should it be damaged, the newest of the others, with a warning that
+    names both.
+
+    Raises:
+        CarriesCode: when a checkpoint is more than data.
+        UserError: when all of them are damaged.
+    """
+    folder = Path(folder)
+    others = sorted(folder.glob("*.ckpt"), reverse=True)  # best_epoch_0007 before best_epoch_0003
+    candidates = [path for path in (folder / LAST,) if path.is_file()]
+    candidates += [path for path in others if path.name != LAST]
+    damaged: list[DamagedCheckpoint] = []
+    for path in candidates:
+        try:
+            epoch = load_checkpoint(path).get("epoch")
+        except DamagedCheckpoint as error:
+            damaged.append(error)
+            continue
+        if not isinstance(epoch, int):
+            raise UserError(f"{path}: not a checkpoint of a training; it names no epoch")
+        for damage in damaged:
+            log.warning("%s; going on from %s, epoch %d, instead", damage, path, epoch)
+        if not damaged and path.name != LAST:
+            log.warning("%s is not there; going on from %s, epoch %d", folder / LAST, path, epoch)
+        return path, epoch
+    if damaged:
+        reasons = "; ".join(str(error) for error in damaged)
+        raise UserError(f"nothing to resume, every checkpoint is damaged: {reasons}")
+    return None
 
 
 def weights_in(checkpoint: Mapping[str, object]) -> dict[str, Tensor]:

@@ -1,82 +1,138 @@
-"""Lightning's CSV log, kept when a run goes on."""
+"""The history of a run: one whole row per epoch, there before the epoch's checkpoint.
+
+A checkpoint thus never knows of an epoch that the log does not. What the log has beyond the
+checkpoint is dropped when the run goes on, and written again.
+"""
 
 from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from vaelab.atomic import replacing
 
-
-class _KeepingWriter(ExperimentWriter):
-    """Appends to what is there. Lightning's own deletes it (pytorch-lightning#19446)."""
-
-    def _check_log_dir_exists(self) -> None:
-        path = Path(self.metrics_file_path)
-        if path.is_file():
-            with path.open(newline="", encoding="utf-8") as file:
-                self.metrics_keys = list(csv.DictReader(file).fieldnames or [])
+Rows = dict[int, dict[str, str]]
+"""Epoch → column → value, as text: what was read is written again to the letter."""
 
 
-class CSVHistory(CSVLogger):
-    """``<folder>/metrics.csv``, one row for training and one for validation per epoch.
+class LogEpoch(Callback):
+    """Hands every logger all metrics of an epoch at once, before the epoch's checkpoint.
+
+    Lightning itself would write those of validation, save the checkpoint, and then write those
+    of training: a run killed in between would lack a row for ever.
+    """
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Log; ``step`` is that of the epoch's last batch, as Lightning counts."""
+        metrics = {name: value.item() for name, value in trainer.callback_metrics.items()}
+        metrics["epoch"] = trainer.current_epoch
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step - 1)
+            logger.save()
+
+
+class CSVHistory(Logger):
+    """``<folder>/metrics.csv``, one row per epoch, kept when a run goes on.
+
+    The file is replaced as a whole, so that no line is ever half written. Of what is logged more
+    than once in an epoch the last stays.
 
     Args:
         folder: usually ``<run>/logs``.
     """
 
     def __init__(self, folder: str | Path) -> None:
-        path = Path(folder)
-        super().__init__(
-            save_dir=path.parent, name=path.name, version="", flush_logs_every_n_steps=1
-        )
+        super().__init__()
+        self.path = Path(folder) / "metrics.csv"
+        self._rows: Rows | None = None
 
     @property
-    def log_dir(self) -> str:
-        """The folder itself, without Lightning's version folders: a run is one run."""
-        return os.path.join(self.save_dir, self.name)
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.path.parent.name
 
     @property
-    def experiment(self) -> ExperimentWriter:
-        """The writer, made on first use."""
-        if self._experiment is None:
-            os.makedirs(self.save_dir, exist_ok=True)
-            self._experiment = _KeepingWriter(log_dir=self.log_dir)
-        assert isinstance(self._experiment, ExperimentWriter)
-        return self._experiment
+    def version(self) -> str:
+        """None in particular: a run is one run."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The folder."""
+        return os.fspath(self.path.parent)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: ``config_resolved.yaml`` has them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Put values into the row of ``metrics["epoch"]``, which ``save`` writes."""
+        if self._rows is None:
+            self._rows = _read(self.path)
+        row = {name: str(value) for name, value in metrics.items()}
+        if step is not None:
+            row["step"] = str(step)
+        self._rows.setdefault(int(metrics["epoch"]), {}).update(row)
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write all rows.
+
+        Raises:
+            NoSpaceError: when the disk is full; the file is then as it was.
+        """
+        if self._rows is not None:
+            _write(self.path, self._rows)
+
+    def finalize(self, status: str) -> None:
+        """Nothing: all is written, or could not be and has said so."""
 
 
 def read_history(path: str | Path) -> dict[str, list[float]]:
     """Metric → value per epoch, with ``epoch`` itself; missing values are NaN.
 
     Args:
-        path: of a ``metrics.csv``; the rows of one epoch are merged.
+        path: of a ``metrics.csv``; the rows of one epoch are merged, and a last line that
+            does not end is left out.
     """
-    epochs: dict[int, dict[str, float]] = {}
-    with Path(path).open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
-            values = {key: float(value) for key, value in row.items() if value}
-            epochs.setdefault(int(values["epoch"]), {}).update(values)
-    names = dict.fromkeys(name for values in epochs.values() for name in values)
-    return {
-        name: [epochs[epoch].get(name, float("nan")) for epoch in sorted(epochs)] for name in names
-    }
+    rows = _read(Path(path))
+    names = dict.fromkeys(name for row in rows.values() for name in row)
+    return {name: [float(rows[epoch].get(name, "nan")) for epoch in sorted(rows)] for name in names}
 
 
 def truncate_history(path: str | Path, first_epoch: int) -> None:
     """Drop the rows of ``first_epoch`` and later, which a resumed run will write again."""
     path = Path(path)
+    if path.is_file():
+        _write(path, {epoch: row for epoch, row in _read(path).items() if epoch < first_epoch})
+
+
+def _read(path: Path) -> Rows:
     if not path.is_file():
-        return
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        columns = list(reader.fieldnames or [])
-        kept = [row for row in reader if int(row["epoch"]) < first_epoch]
+        return {}
+    lines = path.read_bytes().decode("utf-8", errors="replace").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        del lines[-1]  # of a writer that was killed; ours leaves none
+    rows: Rows = {}
+    for row in csv.DictReader(lines):
+        values = {key: value for key, value in row.items() if value}
+        rows.setdefault(int(float(values["epoch"])), {}).update(values)
+    return rows
+
+
+def _write(path: Path, rows: Rows) -> None:
+    columns = sorted({name for row in rows.values() for name in row})
     with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=columns)
-        writer.writeheader()
-        writer.writerows(kept)
+        writer = csv.DictWriter(file, columns)
+        if rows:
+            writer.writeheader()
+        writer.writerows(rows[epoch] for epoch in sorted(rows))

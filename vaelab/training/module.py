@@ -26,7 +26,8 @@ class VAELitModule(L.LightningModule):
     Logged for each stage, as exact sums over all samples of the epoch: ``loss``, ``recon``,
     ``kl`` and, for the epoch, ``beta``. Beside them ``recon_per_voxel`` and
     ``kl_per_sample``, which compare across data sets, and ``val/neg_elbo``: the loss at the
-    *target* beta, which compares across epochs while beta still rises.
+    *target* beta, which compares across epochs while beta still rises. ``LogEpoch`` hands them
+    to the loggers, all of an epoch at once.
 
     Args:
         model: the network.
@@ -64,9 +65,9 @@ class VAELitModule(L.LightningModule):
         output: VAEOutput = self.model(x)
         return output
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Negative ELBO of a batch at this epoch's beta, a sum."""
-        return self._step(batch, "train")[0]["loss"]
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        """Negative ELBO of a batch at this epoch's beta, a sum; its terms are for the callbacks."""
+        return self._step(batch, "train")[0]
 
     def validation_step(  # type: ignore[override]  # a NamedTuple passes through the loop
         self, batch: dict[str, Any], batch_idx: int
@@ -85,7 +86,7 @@ class VAELitModule(L.LightningModule):
         output: VAEOutput = self(x)
         sums = compute_elbo(x, output.x_hat, output.mu, output.logvar, beta)
         self._log_sums(sums, stage, samples=x.shape[0], voxels=x.numel())
-        self.log(f"{stage}/beta", beta, on_step=False, on_epoch=True, batch_size=1)
+        self.log(f"{stage}/beta", beta, on_step=False, on_epoch=True, batch_size=1, logger=False)
         return sums, output
 
     def _log_sums(self, sums: dict[str, Tensor], stage: str, samples: int, voxels: int) -> None:
@@ -95,14 +96,15 @@ class VAELitModule(L.LightningModule):
             exact["val/neg_elbo"] = (sums["recon"] + target * sums["kl"]).detach()
         # Lightning's default averages over batches; a sum has to be asked for, also over devices.
         self.log_dict(
-            exact, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True, batch_size=samples
-        )
+            exact, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True,
+            batch_size=samples, logger=False,
+        )  # fmt: skip
         # Means weigh a batch by its size, so that a short last batch does not count for more.
         per_voxel = sums["recon"].detach() / voxels
         per_sample = sums["kl"].detach() / samples
         self.log_dict(
             {f"{stage}/recon_per_voxel": per_voxel, f"{stage}/kl_per_sample": per_sample},
-            on_step=False, on_epoch=True, sync_dist=True, batch_size=samples,
+            on_step=False, on_epoch=True, sync_dist=True, batch_size=samples, logger=False,
         )  # fmt: skip
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -111,10 +113,13 @@ class VAELitModule(L.LightningModule):
         optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.lr, fused=True)
         if self.lr_final == 1:
             return optimizer
-        epochs = self.trainer.max_epochs
+        epochs, final = self.trainer.max_epochs, self.lr_final
         assert epochs is not None
-        # Loshchilov & Hutter 2017, equation 5, without restarts; one step per epoch.
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(
-            optimizer, epochs, eta_min=self.lr * self.lr_final
+        # Loshchilov & Hutter 2017, equation 5, without restarts; one step per epoch. A function of
+        # the epoch and not CosineAnnealingLR, which a run that goes on for longer would give the
+        # old number of epochs back: lr would rise again.
+        cosine = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda epoch: final + (1 - final) * (1 + math.cos(math.pi * epoch / epochs)) / 2,
         )
         return [optimizer], [cosine]

@@ -1,0 +1,321 @@
+"""A run that goes wrong is stopped or warned about, in time and by name."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.precision import MixedPrecision
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from vaelab.errors import UserError
+from vaelab.models.vae import VAE
+from vaelab.objective.annealing import Annealing, Constant, Linear
+from vaelab.training import health
+from vaelab.training.health import WARM_UP_EPOCHS, LatentHealth, StepHealth
+from vaelab.training.module import VAELitModule
+
+
+class Flat(Dataset[dict[str, Any]]):
+    """Sample n is an image of value n, or of what stands in its place."""
+
+    def __init__(self, **instead: float) -> None:
+        self.values = [instead.get(f"subject{n}", float(n)) for n in range(5)]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"image": torch.full((1, 4, 4), self.values[index]), "id": f"subject{index}"}
+
+
+def tiny_vae() -> VAE:
+    """Two latent units whose mean is the image's mean value: both vary over ``Flat``."""
+    torch.manual_seed(0)
+    decoder = nn.Sequential(nn.Linear(2, 16), nn.Unflatten(1, (1, 4, 4)))
+    vae = VAE(encoder=nn.Flatten(), decoder=decoder, features=16, z_dim=2)
+    nn.init.constant_(vae.mu_head.weight, 1 / 16)
+    return vae
+
+
+def fit(
+    *callbacks: Callback,
+    epochs: int = 1,
+    model: VAE | None = None,
+    lr: float = 1e-6,
+    train: Flat | None = None,
+    val: Flat | None = None,
+    annealing: Annealing | None = None,
+    **changes: Any,
+) -> L.Trainer:
+    """Two samples a batch: 01, 23, 4."""
+    trainer = L.Trainer(
+        accelerator="cpu", max_epochs=epochs, logger=False, num_sanity_val_steps=0,
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+        callbacks=list(callbacks), **changes,
+    )  # fmt: skip
+    module = VAELitModule(model or tiny_vae(), annealing or Constant(1.0), lr)
+    trainer.fit(
+        module, DataLoader(train or Flat(), batch_size=2), DataLoader(val or Flat(), batch_size=2)
+    )
+    return trainer
+
+
+# --- numbers that are not finite
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_voxel_that_is_not_finite_names_its_batch_and_the_data(value: float) -> None:
+    with pytest.raises(UserError) as refusal:
+        fit(StepHealth(40), train=Flat(subject3=value), epochs=2)
+    message = str(refusal.value)
+    assert message.startswith("epoch 0, batch 1, step 1: image, recon, ")
+    assert "not finite in the batch of subject2, subject3" in message
+    assert "the data hold NaN or infinite values" in message
+
+
+def test_one_in_validation_is_found_too() -> None:
+    with pytest.raises(UserError) as refusal:
+        fit(StepHealth(40), val=Flat(subject4=math.nan))
+    assert "epoch 0, validation batch 2: image" in str(refusal.value)
+    assert "the batch of subject4" in str(refusal.value)
+
+
+def test_weights_that_explode_are_told_from_bad_data() -> None:
+    with pytest.raises(UserError) as refusal:
+        fit(StepHealth(40), lr=1e30, epochs=3)
+    assert "image" not in str(refusal.value)
+    assert "recon" in str(refusal.value)
+    assert "lower train.lr" in str(refusal.value)
+
+
+def test_finite_numbers_pass() -> None:
+    fit(StepHealth(40), epochs=2)
+
+
+def test_a_device_is_asked_rarely_and_the_first_bad_batch_is_named_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    look = StepHealth._look
+
+    def as_on_a_device(self: StepHealth, now: bool) -> None:
+        # _look is called with now=True after each batch on the CPU; on a device only at the end
+        # of a stage, which the number of batches tells here.
+        ends = sum(step.place.startswith("epoch") for step in self._pending) == 3
+        asked.append(len(self._pending))
+        look(self, now=ends)
+
+    monkeypatch.setattr(StepHealth, "_look", as_on_a_device)
+    with pytest.raises(UserError, match="epoch 0, batch 0, step 0: image"):
+        fit(StepHealth(40), train=Flat(subject0=math.nan))
+    assert asked == [1, 2, 3]
+
+
+def test_a_long_epoch_is_looked_at_every_so_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "STEPS_BETWEEN_CHECKS", 2)
+    watch = StepHealth(40)
+    step = health._Step(
+        "epoch 0, batch 0, step 0", ["a"], torch.tensor([1.0, 1, 1, math.nan]), None
+    )
+    watch._pending = [step]
+    watch._look(now=False)
+    watch._pending = [step, step]
+    with pytest.raises(UserError, match="loss not finite in the batch of a; the training diverges"):
+        watch._look(now=False)
+
+
+# --- mixed precision
+
+
+class Scaler:
+    """GradScaler as far as it matters: halves when told that gradients overflow."""
+
+    def __init__(self, overflows: list[bool], scale: float = 8.0) -> None:
+        self.overflows = iter(overflows)
+        self.value = scale
+
+    def is_enabled(self) -> bool:
+        return True
+
+    def scale(self, tensor: Tensor) -> Tensor:
+        return tensor * self.value
+
+    def unscale_(self, optimizer: Any) -> None:
+        for group in optimizer.param_groups:
+            for weight in group["params"]:
+                if weight.grad is not None:
+                    weight.grad /= self.value
+
+    def step(self, optimizer: Any, **kwargs: Any) -> Any:
+        self.skips = next(self.overflows)
+        return None if self.skips else optimizer.step(**kwargs)
+
+    def update(self) -> None:
+        if self.skips:
+            self.value /= 2
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+
+class Logged(Callback):
+    """Keeps what an epoch has logged about the scale."""
+
+    def __init__(self) -> None:
+        self.epochs: list[tuple[float, float]] = []
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        found = trainer.callback_metrics
+        self.epochs.append((float(found["train/grad_scale"]), float(found["train/skipped_steps"])))
+
+
+def mixed(overflows: list[bool]) -> dict[str, Any]:
+    plugin = MixedPrecision("16-mixed", "cpu", Scaler(overflows))  # type: ignore[arg-type]
+    plugin.autocast_context_manager = lambda: torch.autocast("cpu", enabled=False)  # type: ignore[method-assign]
+    return {"plugins": [plugin]}
+
+
+def test_the_scale_and_the_skipped_steps_of_each_epoch_are_logged() -> None:
+    logged = Logged()
+    overflows = [True, False, True, False, False, True]  # three batches an epoch
+    fit(StepHealth(40), logged, epochs=2, **mixed(overflows))
+    assert logged.epochs == [(2.0, 2.0), (1.0, 1.0)]  # 8 / 2², and again / 2
+
+
+def test_as_many_skipped_steps_as_are_allowed_are_allowed() -> None:
+    fit(StepHealth(3), epochs=2, **mixed([True, True, True, False, True, True]))
+
+
+def test_more_in_a_row_over_an_epochs_end_too_stop_the_run() -> None:
+    with pytest.raises(UserError) as refusal:
+        fit(StepHealth(3), epochs=2, **mixed([False, True, True, True, True, False]))
+    message = str(refusal.value)
+    assert message.startswith("epoch 1, batch 1, step 4: 4 steps in a row were skipped, more than ")
+    assert "train.max_skipped_steps=3" in message
+    assert "at a scale of 0.5" in message
+
+
+def test_pytorchs_own_scaler_halves_on_overflow_and_is_seen_without_waiting() -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    weight = nn.Parameter(torch.ones(1))
+    optimiser = torch.optim.AdamW([weight], fused=True)
+    scaler.scale(weight * math.inf).sum().backward()
+    scaler.step(optimiser)
+    scaler.update()
+    assert scaler.scale(torch.ones(())).item() == 2.0
+    assert weight.item() == 1.0
+
+
+def test_full_precision_logs_no_scale() -> None:
+    assert not any("scale" in name for name in fit(StepHealth(40)).callback_metrics)
+
+
+# --- posterior collapse
+
+
+def collapsed_vae() -> VAE:
+    """Every image is given the same posterior mean."""
+    vae = tiny_vae()
+    nn.init.zeros_(vae.mu_head.weight)
+    return vae
+
+
+class Shrinking(Callback):
+    """Of 30 units, idles those that a list says, before each validation: a collapse to order."""
+
+    def __init__(self, active: list[int]) -> None:
+        self.active = active
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, VAELitModule)
+        weight = pl_module.model.mu_head.weight.data
+        weight.fill_(1 / 16)
+        weight[self.active[trainer.current_epoch] :] = 0
+
+
+def vae_of_30() -> VAE:
+    torch.manual_seed(0)
+    decoder = nn.Sequential(nn.Linear(30, 16), nn.Unflatten(1, (1, 4, 4)))
+    return VAE(encoder=nn.Flatten(), decoder=decoder, features=16, z_dim=30)
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [
+        record.message
+        for record in caplog.records
+        if record.name == "vaelab.training.health" and record.levelno == logging.WARNING
+    ]
+
+
+def test_units_that_follow_the_image_are_active(caplog: pytest.LogCaptureFixture) -> None:
+    # Both means are the image's value, 0 to 4: a variance of 2.5 each.
+    trainer = fit(LatentHealth(), epochs=WARM_UP_EPOCHS + 2)
+    assert trainer.callback_metrics["val/active_units"] == 2
+    assert warnings_in(caplog) == []
+
+
+def test_a_collapse_is_counted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    trainer = fit(LatentHealth(), epochs=WARM_UP_EPOCHS + 3, model=collapsed_vae())
+    assert trainer.callback_metrics["val/active_units"] == 0
+    (sentence,) = warnings_in(caplog)
+    assert sentence.startswith(f"epoch {WARM_UP_EPOCHS}: 0 of 2 latent units vary over the valid")
+    assert "lower train.kl_beta" in sentence
+    assert "longer train.kl_annealing_epochs" in sentence
+
+
+def test_the_warning_comes_before_the_last_unit_is_idle(caplog: pytest.LogCaptureFixture) -> None:
+    active = [30, 25, 20, 10, 3, 1, 0]
+    fit(LatentHealth(), Shrinking(active), epochs=len(active), model=vae_of_30())
+    (sentence,) = warnings_in(caplog)
+    assert sentence.startswith("epoch 4: 3 of 30 latent units vary over the validation samples, 30")
+
+
+def test_units_that_are_few_but_stay_are_no_collapse(caplog: pytest.LogCaptureFixture) -> None:
+    active = [1, 1, 2, 2, 3]
+    fit(LatentHealth(), Shrinking(active), epochs=len(active), model=vae_of_30())
+    assert warnings_in(caplog) == []
+
+
+def test_some_units_falling_idle_are_no_collapse(caplog: pytest.LogCaptureFixture) -> None:
+    active = [30, 25, 12, 8, 5]
+    fit(LatentHealth(), Shrinking(active), epochs=len(active), model=vae_of_30())
+    assert warnings_in(caplog) == []
+
+
+def test_idle_units_of_the_first_epochs_are_no_collapse(caplog: pytest.LogCaptureFixture) -> None:
+    fit(LatentHealth(), epochs=WARM_UP_EPOCHS, model=collapsed_vae())
+    assert warnings_in(caplog) == []
+
+
+def test_without_a_kl_to_pay_there_is_no_collapse(caplog: pytest.LogCaptureFixture) -> None:
+    fit(LatentHealth(), epochs=4, model=collapsed_vae(), annealing=Constant(0.0))
+    assert warnings_in(caplog) == []
+
+
+def test_a_network_that_its_kl_crushes_is_warned_of_while_beta_still_rises(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ramp = 40
+    fit(
+        LatentHealth(),
+        epochs=ramp,
+        lr=0.02,
+        annealing=Linear(kl_beta=1e4, kl_annealing_epochs=ramp),
+    )
+    (sentence,) = warnings_in(caplog)
+    epoch = int(sentence.split(":")[0].removeprefix("epoch "))
+    assert epoch < ramp / 2
+
+
+def test_a_resumed_run_remembers_how_many_units_there_were_and_that_it_has_warned() -> None:
+    one, other = LatentHealth(), LatentHealth()
+    one._most, one._warned = 30, True
+    other.load_state_dict(one.state_dict())
+    assert (other._most, other._warned) == (30, True)

@@ -1,0 +1,230 @@
+"""Training that has gone wrong, noticed before it has cost a night."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.precision import MixedPrecision
+from torch import Tensor
+
+from vaelab.errors import UserError
+from vaelab.metrics.latent import active_units
+from vaelab.models.vae import VAEOutput
+from vaelab.objective.elbo import compute_elbo
+
+log = logging.getLogger(__name__)
+
+WARM_UP_EPOCHS = 2
+"""Epochs in which idle latent units are no sign of collapse."""
+
+FEW_UNITS = 0.1
+"""Share of the latent units below which, while they grow fewer, a collapse is under way."""
+
+STEPS_BETWEEN_CHECKS = 50
+"""On an accelerator: looking at a number there waits for all work that is queued."""
+
+TERMS = ("image", "recon", "kl", "loss")
+
+
+class _Step(NamedTuple):
+    """What is kept of a batch until it is looked at."""
+
+    place: str
+    ids: Sequence[str]
+    terms: Tensor  # (4,), TERMS; still on the device
+    scale: Tensor | None  # of the gradients after this step; still on the device
+
+
+def _terms(image: Tensor, sums: Mapping[str, Tensor]) -> Tensor:
+    # A sum is not finite as soon as one voxel is not.
+    values = [image.detach().sum(), sums["recon"], sums["kl"], sums["loss"]]
+    return torch.stack([value.detach().float() for value in values])
+
+
+class StepHealth(Callback):
+    """Stops a run whose numbers are not finite, or that makes no steps any more.
+
+    Every batch is looked at on the CPU. On an accelerator the numbers stay there and are looked
+    at together, every ``STEPS_BETWEEN_CHECKS`` steps and before an epoch is saved, so that no
+    step waits for them; the first bad batch is named all the same, and no checkpoint has bad
+    weights.
+
+    Under 16-mixed, ``train/grad_scale`` (at the end of the epoch) and ``train/skipped_steps``
+    (in the epoch) are logged. A step is skipped when a gradient overflows; the scale then halves.
+
+    Args:
+        max_skipped_steps: how many steps may be skipped in a row.
+    """
+
+    def __init__(self, max_skipped_steps: int) -> None:
+        self.max_skipped_steps = max_skipped_steps
+        self._pending: list[_Step] = []
+        self._scale = 0.0
+        self._skipped = 0  # in this epoch
+        self._in_a_row = 0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count skipped steps anew."""
+        scale = _grad_scale(trainer)
+        if scale is not None:
+            self._scale = float(scale)
+        self._skipped = 0
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+    ) -> None:
+        """Keep the batch's numbers; look at them if it is time."""
+        place = f"epoch {trainer.current_epoch}, batch {batch_idx}, step {trainer.global_step - 1}"
+        terms = _terms(batch["image"], outputs)
+        self._pending.append(_Step(place, batch["id"], terms, _grad_scale(trainer)))
+        self._look(terms.device.type == "cpu")
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Look at the rest, before the checkpoint is saved; log how mixed precision fares."""
+        self._look(now=True)
+        if _grad_scale(trainer) is not None:
+            state = {"grad_scale": self._scale, "skipped_steps": float(self._skipped)}
+            pl_module.log_dict({f"train/{k}": v for k, v in state.items()}, logger=False)
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """The same for validation, which chooses the best epoch."""
+        assert isinstance(outputs, VAEOutput)
+        sums = compute_elbo(batch["image"], *outputs, beta=0.0)
+        place = f"epoch {trainer.current_epoch}, validation batch {batch_idx}"
+        terms = _terms(batch["image"], sums)
+        self._pending.append(_Step(place, batch["id"], terms, None))
+        self._look(terms.device.type == "cpu")
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Look at the rest."""
+        self._look(now=True)
+
+    def _look(self, now: bool) -> None:
+        if not self._pending or not (now or len(self._pending) >= STEPS_BETWEEN_CHECKS):
+            return
+        steps, self._pending = self._pending, []
+        table = torch.stack([step.terms for step in steps]).cpu()
+        for step, terms in zip(steps, table, strict=True):
+            if not terms.isfinite().all():
+                raise UserError(_not_finite(step, terms))
+        scales = [step.scale for step in steps if step.scale is not None]
+        for scale in torch.stack(scales).tolist() if scales else []:
+            skipped = scale < self._scale
+            self._skipped += skipped
+            self._in_a_row = self._in_a_row + 1 if skipped else 0
+            self._scale = scale
+            if self._in_a_row > self.max_skipped_steps:
+                raise UserError(
+                    f"{steps[-1].place}: {self._in_a_row} steps in a row were skipped, more than "
+                    f"train.max_skipped_steps={self.max_skipped_steps}: gradients overflow "
+                    f"float16 even at a scale of {scale:.3g}; lower train.lr or use "
+                    "hardware.precision=bf16-mixed or 32-true"
+                )
+
+
+def _grad_scale(trainer: L.Trainer) -> Tensor | None:
+    """Scale of the gradients, still on the device; None without mixed float16."""
+    plugin = trainer.precision_plugin
+    scaler = plugin.scaler if isinstance(plugin, MixedPrecision) else None
+    if scaler is None or not scaler.is_enabled():
+        return None
+    # get_scale() would wait for the device.
+    one = torch.ones((), device=trainer.strategy.root_device)
+    scale: Tensor = scaler.scale(one)
+    return scale
+
+
+def _not_finite(step: _Step, terms: Tensor) -> str:
+    bad = [name for name, value in zip(TERMS, terms.tolist(), strict=True) if not _finite(value)]
+    cure = (
+        "the data hold NaN or infinite values: mend or leave out these samples"
+        if "image" in bad
+        else "the training diverges: lower train.lr, or leave mixed for hardware.precision=32-true"
+    )
+    ids = ", ".join(step.ids)
+    return f"{step.place}: {', '.join(bad)} not finite in the batch of {ids}; {cure}"
+
+
+def _finite(value: float) -> bool:
+    return abs(value) < float("inf")
+
+
+class LatentHealth(Callback):
+    """Logs ``val/active_units`` and warns, once, when the posterior collapses onto the prior.
+
+    Units fall idle where the KL is paid for and they are worth less than it. Some always do. The
+    warning comes when nearly all have and there are fewer than there were: before the last one,
+    while a run can still be stopped and set up otherwise.
+    """
+
+    def __init__(self) -> None:
+        self._mu: list[Tensor] = []
+        self._most = 0
+        self._warned = False
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run has to know."""
+        return {"most": self._most, "warned": self._warned}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it up again."""
+        self._most, self._warned = state_dict["most"], state_dict["warned"]
+
+    def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Forget the epoch before."""
+        self._mu = []
+
+    def on_validation_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the posterior means, a few hundred bytes a sample."""
+        assert isinstance(outputs, VAEOutput)
+        self._mu.append(outputs.mu.detach().float().cpu())
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Count the units that carry information about the sample."""
+        mu = torch.cat(self._mu)
+        if len(mu) < 2:  # a variance over samples needs two
+            return
+        active, units = active_units(mu), mu.shape[1]
+        pl_module.log("val/active_units", float(active), logger=False)
+        few = active == 0 or (active < self._most and active <= FEW_UNITS * units)
+        self._most = max(active, self._most)
+        # An untrained encoder tells nothing yet, nor does one that has not met its KL.
+        settled = trainer.current_epoch >= WARM_UP_EPOCHS and _beta(trainer) > 0
+        if few and settled and not self._warned:
+            log.warning(
+                "epoch %d: %d of %d latent units vary over the validation samples, %d did: the "
+                "posterior collapses; a lower train.kl_beta or a longer "
+                "train.kl_annealing_epochs may help",
+                *(trainer.current_epoch, active, units, self._most),
+            )
+            self._warned = True
+
+
+def _beta(trainer: L.Trainer) -> float:
+    return float(trainer.callback_metrics.get("val/beta", 0.0))

@@ -1,0 +1,68 @@
+"""SIGTERM, by which a batch system takes a machine back: stop in order, be resumed later."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+
+from vaelab.errors import Interrupted
+
+
+class Preemption(Callback):
+    """Within this context SIGTERM raises ``Interrupted``; as a callback it leaves training be.
+
+    In the training loop Lightning's own handler works: it lets the batch end and then raises
+    ``SIGTERMException``. Nothing is saved at that moment. The last epoch's checkpoint is there,
+    and from it a run goes on as if it had never stopped; one from the middle of an epoch would
+    have to bring back the sums of the log and the place in the data too.
+    """
+
+    def __init__(self) -> None:
+        self.received = False
+        """Whether the signal has come."""
+        self._training = False
+        self._before: Any = None
+        self._process = os.getpid()
+
+    def __enter__(self) -> Preemption:
+        if threading.current_thread() is threading.main_thread():  # no other can set handlers
+            self._before = signal.signal(signal.SIGTERM, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a worker has inherited this handler
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        self.received = True
+        if not self._training:
+            raise Interrupted("stopped by SIGTERM")
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """From here on Lightning looks for the signal after every batch."""
+        self._training = True
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Lightning looks no more."""
+        self._training = False
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Lightning looks no more."""
+        self._training = False
