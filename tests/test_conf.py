@@ -14,6 +14,7 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab.run import CONF
+from vaelab.targets import check_targets
 
 OPTIONS = sorted(
     (path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name != "hydra"
@@ -42,12 +43,13 @@ def targets(node: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes_and_its_keys_are_arguments_of_its_target(group: str, option: str):
     model = ["model=conv2d_vae"] if option in ("chest_xray", "phantom_xray") else []
-    dataset = ["dataset=phantom_xray"] if option == "conv2d_vae" else []
+    dataset = ["dataset=phantom_xray"] if option.startswith("conv2d") else []
     cfg = composed(f"{group}={option}", *model, *dataset)
+    check_targets(cfg)
     for path, node in targets(OmegaConf.to_container(cfg)):
         target = get_object(node["_target_"])
         accepted = inspect.signature(target).parameters
-        assert {key for key in node if key != "_target_"} <= set(accepted), path
+        assert {key for key in node if not key.startswith("_")} <= set(accepted), path
 
 
 def test_every_config_file_says_how_it_is_used():
@@ -90,6 +92,21 @@ def test_the_command_line_has_the_last_word_over_a_recipe():
     assert cfg.choices.dataset == "phantom_mri"
     assert cfg.train.max_epochs == 3
     assert cfg.dataset.roi_size == [128] * 3  # the recipe's, on the data set that was asked for
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local", "submitit_slurm"])
+def test_a_launcher_is_one_override(launcher: str):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        overrides = [f"hydra/launcher={launcher}", "hydra.sweep.dir=there"]
+        cfg = compose("config", overrides, return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        parameters = OmegaConf.to_container(cfg.hydra.launcher, resolve=True)
+    assert isinstance(parameters, dict)
+    target = get_object(parameters.pop("_target_"))
+    assert target(**parameters)
+    if launcher != "joblib":
+        assert parameters["submitit_folder"] == "there/.submitit/%j"
+        assert parameters["name"] == "vaelab"
 
 
 def test_conf_travels_with_the_package():

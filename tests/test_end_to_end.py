@@ -119,29 +119,6 @@ def test_the_same_seed_gives_the_same_weights(door: Door, phantoms: str, tmp_pat
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_a_sweep_ends_with_a_table_of_its_jobs(
-    door: Door, phantoms: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-):
-    sweep = ("-m", "annealing=linear,constant", "train.kl_beta=0.5,4")
-    assert door(*sweep, *TINY_MRI, phantoms, "~task.then") == 0
-    (folder,) = [path for path in (tmp_path / "multirun_sweeps").iterdir() if path.is_dir()]
-    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["0", "1", "2", "3"]
-    table = capfd.readouterr().out
-    assert table.count("done") == 4
-    assert "annealing=constant  train.kl_beta=4 " in table
-
-
-def test_one_failing_job_does_not_end_a_sweep_and_is_named(
-    door: Door, phantoms: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-):
-    sweep = ("-m", "dataset.num_workers=-1,0")
-    assert door(*sweep, *TINY_MRI, phantoms, "~task.then") == 1
-    table = capfd.readouterr().out
-    assert table.count("failed") == 1
-    assert table.count("done") == 1
-    assert "dataset.num_workers=-1: cannot be negative" in table
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

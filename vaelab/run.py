@@ -1,83 +1,78 @@
 """The one door: ``python -m vaelab.run``.
 
-Compose the config, resolve it, seed, build the parts, hand them to the task.
+Compose the config, resolve it, seed, build the parts, hand them to the task (``vaelab.job``).
 """
 
 from __future__ import annotations
 
-import logging
+import os
 import sys
-import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import hydra
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from vaelab.errors import UserError
-from vaelab.saved_config import RunConfig, arguments_for
-from vaelab.sweep import write_status
-
-log = logging.getLogger(__name__)
+from vaelab.help import help_text
 
 PACKAGE = Path(__file__).resolve().parent
 # An installed wheel carries conf/ inside the package; a checkout has it beside.
 CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
-
-def run(cfg: DictConfig) -> Any:
-    """Resolve, seed, build, hand over. Returns what the task returns."""
-    config = RunConfig.of(cfg)
-
-    import lightning as L  # seconds, and not needed for --help
-
-    from vaelab.tasks.experiment import Experiment
-
-    _quieten_lightning()
-    L.seed_everything(config.values.train.seed, workers=True, verbose=False)
-    parts = config.build()
-    task = parts.pop("task")
-    result = task(Experiment(**parts))
-    log.info("everything is in %s", parts["run_dir"])
-    return result
-
-
-def _quieten_lightning() -> None:
-    """Leave its warnings; drop its second console, its advertisement and its own deprecations."""
-    logging.getLogger("lightning").handlers.clear()
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")
-    # Ours read from memory or from a cache: workers are a choice, see conf/dataset.
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-
-
-def job(cfg: DictConfig) -> Any:
-    """One job: ``run`` with errors told in one sentence, unless ``debug=true``."""
-    logging.captureWarnings(True)
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
-    try:
-        result = run(cfg)
-    except Exception as error:
-        expected = isinstance(error, (UserError, OmegaConfBaseException))
-        write_status(run_dir, "failed", error=str(error) or type(error).__name__)
-        log.error("%s", error, exc_info=not expected or bool(cfg.debug))
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            return float("nan")  # the other jobs go on; the table at the end tells
-        sys.exit(1)
-    write_status(run_dir, "done", result)
-    return result
+FULL = "HYDRA_FULL_ERROR"
+"""Environment variable by which a user asks for tracebacks of what Hydra refuses."""
 
 
 def main() -> None:
     """Entry point of the command line."""
+    arguments = sys.argv[1:]
+    if "--help" in arguments or "-h" in arguments:
+        print(help_text(CONF, arguments))  # noqa: T201
+        return
+    _run(arguments)
+
+
+def _run(arguments: list[str]) -> None:
+    import hydra  # here, because --help does without
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from vaelab.job import job
+    from vaelab.saved_config import arguments_for
+    from vaelab.sweep import KEYBOARD_INTERRUPT, SweepRecord, close_sweep
+
     try:
-        sys.argv[1:] = arguments_for(sys.argv[1:])
-    except UserError as error:
-        sys.exit(f"vaelab: {error}")
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+        sys.argv[1:] = arguments_for(arguments)
+        with _own_words():
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+    except Exception as error:
+        # ValueError: what Hydra says of flags that exclude each other.
+        expected = isinstance(
+            error, (UserError, HydraException, OmegaConfBaseException, ValueError)
+        )
+        in_sweep = SweepRecord.open is not None  # a worker process has died, say
+        if os.environ.get(FULL) == "1" or not (expected or in_sweep):
+            raise
+        cause = (
+            f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
+        )
+        sys.exit(f"vaelab: {error}{cause}")
+    except KeyboardInterrupt:
+        sys.exit(KEYBOARD_INTERRUPT)
+    finally:
+        close_sweep()  # where Hydra itself has failed, such as by the death of a worker process
+
+
+@contextmanager
+def _own_words() -> Iterator[None]:
+    """Have Hydra raise its errors; it would print most of them with a traceback."""
+    before = os.environ.get(FULL)
+    os.environ[FULL] = "1"
+    try:
+        yield
+    finally:
+        os.environ.pop(FULL)
+        if before is not None:
+            os.environ[FULL] = before
 
 
 if __name__ == "__main__":
