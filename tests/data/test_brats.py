@@ -401,7 +401,7 @@ def test_one_error_at_setup_lists_every_file_that_is_no_volume(root: Path, tmp_p
     path(5, "t1n").write_bytes(gzip.compress(header))
     message = told(lambda: ready(root, tmp_path))
     assert message.startswith("6 subjects cannot be read:")
-    assert "a volume with 3 axes is needed, this has shape (16, 14, 12, 2)" in message
+    assert "a volume with 3 axes is needed (its shape is (16, 14, 12, 2))" in message
     spoilt = [(0, "t1c"), (1, "seg"), (2, "t2w"), (3, "t2f"), (4, "t1n"), (5, "t1n")]
     lines = message.splitlines()[1:]
     assert [line.split(": ")[0] for line in lines] == [f"  - {path(*who)}" for who in spoilt]
@@ -410,9 +410,10 @@ def test_one_error_at_setup_lists_every_file_that_is_no_volume(root: Path, tmp_p
 
 def test_every_subject_on_two_grids_is_found_at_setup(root: Path, tmp_path: Path) -> None:
     for name in ("BraTS-MEN-00000-000", "BraTS-MEN-00005-000"):
-        write(root / name / f"{name}-t2w.nii.gz", np.ones((8, 8, 8), np.float32))
+        write(root / name / f"{name}-t2w.nii.gz", np.arange(512.0).reshape(8, 8, 8))
     name = "BraTS-MEN-00002-000"
-    write(root / name / f"{name}-t1n.nii.gz", np.ones(SHAPE, np.float32), origin=3.0)
+    ramp = np.arange(np.prod(SHAPE), dtype=np.float32).reshape(SHAPE)
+    write(root / name / f"{name}-t1n.nii.gz", ramp, origin=3.0)
     message = told(lambda: ready(root, tmp_path))
     assert message.startswith("3 subjects cannot be read:")
     assert "subject BraTS-MEN-00000-000: t2w has shape (8, 8, 8)" in message

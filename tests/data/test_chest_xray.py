@@ -430,7 +430,7 @@ def test_sixteen_bits_are_not_clipped_to_eight(tmp_path: Path) -> None:
     torch.testing.assert_close(load(tmp_path / "x.png")[0], expected)
 
 
-@pytest.mark.parametrize("shape", [(20, 300), (300, 20), (128, 128), (1, 1), (1000, 900)])
+@pytest.mark.parametrize("shape", [(20, 300), (300, 20), (128, 128), (1, 2), (1000, 900)])
 def test_any_shape_ends_at_the_image_size_and_spans_zero_to_one(
     tmp_path: Path, shape: tuple[int, int]
 ) -> None:
@@ -439,16 +439,78 @@ def test_any_shape_ends_at_the_image_size_and_spans_zero_to_one(
     result = load(tmp_path / "x.png", (48, 64))
     assert result.shape == (1, 48, 64)
     assert float(result.min()) == 0
-    assert float(result.max()) == (1 if noise.size > 1 else 0)
+    assert float(result.max()) == 1
 
 
 @pytest.mark.parametrize(("value", "kind"), [(0, np.uint8), (137, np.uint8), (40000, np.uint16)])
-@pytest.mark.parametrize("shape", [(128, 128), (97, 301)])
-def test_a_constant_image_becomes_black_and_not_infinite(
+@pytest.mark.parametrize("shape", [(128, 128), (97, 301), (1, 1)])
+def test_a_constant_image_is_refused_by_name(
     tmp_path: Path, shape: tuple[int, int], value: int, kind: type
 ) -> None:
     Image.fromarray(np.full(shape, value, kind)).save(tmp_path / "x.png")
-    assert not load(tmp_path / "x.png").any()
+    message = told(lambda: load(tmp_path / "x.png"))
+    assert message.startswith(f"{tmp_path / 'x.png'}: a constant image shows nothing")
+    assert f"all pixels are {value}" in message
+
+
+def test_what_is_left_after_trimming_may_be_constant_and_becomes_black() -> None:
+    flat = Image.fromarray(np.full((40, 40), 137.0, np.float32))
+    pixels, _ = LoadGreyImage((16, 16), trim_border=True).fit(flat)
+    assert not pixels.any()
+
+
+TURNS = {1: 0, 3: 2, 6: 3, 8: 1}  # EXIF orientation: quarter turns to the left that undo it
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+@pytest.mark.parametrize("suffix", ["png", "jpeg"])
+def test_an_image_is_seen_as_exif_says(tmp_path: Path, orientation: int, suffix: str) -> None:
+    y, x = np.mgrid[:240, :400] / 400
+    upright = (255 * np.clip(x * (1 - y), 0, 1)).astype(np.uint8)
+    stored = np.rot90(upright, -TURNS[orientation])
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / f"turned.{suffix}", exif=exif)
+    Image.fromarray(upright).save(tmp_path / f"upright.{suffix}")
+    turned, expected = (load(tmp_path / f"{n}.{suffix}", (24, 40)) for n in ("turned", "upright"))
+    torch.testing.assert_close(turned, expected, atol=2 / 255, rtol=0)
+
+
+def test_a_grey_image_is_the_same_in_every_mode(tmp_path: Path) -> None:
+    grey = Image.fromarray(ramp())
+    expected = load(saved_as(grey, tmp_path / "grey.png"))
+    for mode in ("RGB", "RGBA", "LA", "P"):
+        other = saved_as(grey.convert(mode), tmp_path / f"{mode}.png")
+        torch.testing.assert_close(load(other), expected, atol=1 / 255, rtol=0)
+    print_colours = saved_as(grey.convert("CMYK"), tmp_path / "cmyk.jpeg", quality=98)
+    torch.testing.assert_close(load(print_colours), expected, atol=3 / 255, rtol=0)
+
+
+def saved_as(image: Image.Image, path: Path, **options: Any) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def test_a_file_that_may_not_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = picture(tmp_path / "x.png")
+
+    def refuse(self: Path, *_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refuse)  # root may read everything
+    assert told(lambda: load(path)).startswith(f"{path}: not a readable image (may not be read)")
+
+
+def test_a_linked_folder_of_images_is_data_and_a_loop_ends(root: Path, tmp_path: Path) -> None:
+    before = len(scan_chest_xray(root))
+    picture(tmp_path / "elsewhere" / "IM-0700-0001.jpeg")
+    (root / "train" / "NORMAL" / "more").symlink_to(tmp_path / "elsewhere")
+    (root / "train" / "NORMAL" / "loop").symlink_to(root / "train" / "NORMAL")
+    found = ids(scan_chest_xray(root))
+    assert len(found) == before + 1
+    assert "train/NORMAL/more/IM-0700-0001.jpeg" in found
 
 
 def framed(top: int, right: int, bottom: int, left: int) -> np.ndarray:
@@ -522,7 +584,9 @@ def test_a_large_jpeg_is_indeed_decoded_small(
         sizes.append(image.size)
         return resize(image, *args, **kwargs)
 
-    Image.new("RGB", (1400, 1024)).save(tmp_path / "x.jpeg")
+    two_halves = Image.new("RGB", (1400, 1024))
+    two_halves.paste((255, 255, 255), (0, 0, 700, 1024))
+    two_halves.save(tmp_path / "x.jpeg")
     monkeypatch.setattr(Image.Image, "resize", spy)
     load(tmp_path / "x.jpeg")
     assert sizes == [(1400 // 4, 1024 // 4)]  # 1/8 would be less than twice 128

@@ -12,9 +12,12 @@ from vaelab.data.index import (
     Record,
     check_pattern,
     check_root,
+    enumerate_names,
     patient_of,
+    printable,
     read_split,
     split_by_patient,
+    walk_files,
     write_splits,
 )
 from vaelab.errors import UserError
@@ -215,3 +218,29 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "data").mkdir()
     assert check_root("~/data", "") == tmp_path / "data"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("plain name.png", "plain name.png"),
+        ("Köpfe 頭.nii.gz", "Köpfe 頭.nii.gz"),
+        ("two\nlines\t", r"two\nlines\t"),
+        ("\udcff.png", r"\udcff.png"),  # a byte that is not UTF-8
+        ("\x1b[31mred", r"\x1b[31mred"),  # colours of a console
+    ],
+)
+def test_a_name_is_shown_on_one_line_and_can_be_written(name: str, shown: str) -> None:
+    assert printable(name) == shown
+    assert enumerate_names([name]) == f"\n  - {shown}"
+    printable(name).encode("utf-8")
+
+
+def test_a_walk_follows_links_ends_in_a_loop_and_sees_nothing_hidden(tmp_path: Path) -> None:
+    for name in ("a/2", "a/1", "a/.hidden", ".git/3", "far/4"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "loop").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "link").symlink_to(tmp_path / "far")
+    found = [(folder.name, names) for folder, names in walk_files(tmp_path / "a")]
+    assert found == [("a", ["1", "2"]), ("link", ["4"])]

@@ -18,6 +18,7 @@ from PIL import Image
 
 from vaelab import run
 from vaelab.errors import UserError
+from vaelab.tasks.judging import _digest
 from vaelab.tasks.predict import Predict, at_full_size
 
 from ..conftest import TINY_MRI, TINY_XRAY, Door
@@ -186,6 +187,12 @@ def test_the_training_data_are_needed_for_heat_maps_only(
     assert predict(door, run_2d, image, "task.save_maps=false") == 0
     assert len(rows(run_2d / "predictions" / "predictions.csv")) == 1
     assert sizes(run_2d / "predictions") == {}
+    # Once measured, the colour scale is the run's own.
+    scale = {"weights_sha256": _digest(run_2d / "checkpoints" / "vae_m4_best.pth")}
+    content = scale | {"map_sigma": 0.0, "scale": 0.5, "source": "healthy images"}
+    (run_2d / "heat_scale.json").write_text(json.dumps(content))
+    assert predict(door, run_2d, image) == 0
+    assert len(sizes(run_2d / "predictions")) == 1
 
 
 @pytest.mark.parametrize(

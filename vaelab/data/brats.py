@@ -8,33 +8,71 @@ so on, where ``BraTS-MEN-00004-000`` and ``-001`` are two time points of patient
 from __future__ import annotations
 
 import logging
-import zlib
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import nibabel
 import numpy as np
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
+from vaelab.data.build import available_cores
 from vaelab.data.cache import cached_dataset
+from vaelab.data.findings import Examination, Finding, Severity, errors
 from vaelab.data.index import Record, check_root, enumerate_names, patient_of
 from vaelab.data.module import Phantoms, SplitDataModule
 from vaelab.data.transforms import CheckSameGridd, preprocessing, train_pipeline, val_pipeline
+from vaelab.data.volume_checks import (
+    Grid,
+    LoadSoundVolumesd,
+    examine_header,
+    examine_volume,
+    grid_of,
+)
 from vaelab.errors import UserError
 
 log = logging.getLogger(__name__)
 
 PATIENT_PATTERN = r"^(.+)-\d+$"
-# What nibabel raises for a file that is cut off, damaged or no NIfTI at all.
-UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    zlib.error,
-    nibabel.filebasedimages.ImageFileError,
-    nibabel.spatialimages.HeaderDataError,
-)
+ROOT_HINT = "a folder with one folder per subject is needed, e.g. BraTS-MEN-Train"
+
+
+class Subjects(NamedTuple):
+    """What the folders under a root hold."""
+
+    complete: list[Record]
+    incomplete: list[tuple[Record, str]]
+    """Records of the files that are there, and the keys that are not."""
+    ambiguous: list[tuple[Record, str]]
+    """Records of the files that are clear, and what is there twice."""
+    lost: list[str]
+    """Names of links that lead nowhere."""
+
+
+def find_subjects(root: Path, keys: Sequence[str], patient_pattern: str) -> Subjects:
+    """Look into every folder of ``root``, hidden ones apart, ordered by id."""
+    subjects = Subjects([], [], [], [])
+    for folder in sorted(root.glob("[!.]*")):
+        if folder.is_symlink() and not folder.exists():
+            subjects.lost.append(folder.name)
+        if not folder.is_dir():
+            continue
+        found = {key: sorted(folder.glob(f"[!.]*-{key}.nii.gz")) for key in keys}
+        missing = [key for key, paths in found.items() if not paths]
+        twice = [key for key, paths in found.items() if len(paths) > 1]
+        record: Record = {"id": folder.name, "patient": patient_of(folder.name, patient_pattern)}
+        record |= {key: str(paths[0]) for key, paths in found.items() if len(paths) == 1}
+        if twice:
+            names = ", ".join(path.name for key in twice for path in found[key])
+            subjects.ambiguous.append((record, f"{', '.join(twice)} ({names})"))
+        elif missing:
+            subjects.incomplete.append((record, ", ".join(missing)))
+        else:
+            subjects.complete.append(record)
+    return subjects
 
 
 def scan_brats(
@@ -59,35 +97,23 @@ def scan_brats(
     Raises:
         UserError: for a root that holds nothing, or listing every incomplete or ambiguous subject.
     """
-    root = check_root(
-        root_dir, "a folder with one folder per subject is needed, e.g. BraTS-MEN-Train"
-    )
+    root = check_root(root_dir, ROOT_HINT)
     keys = [*modalities, "seg"] if with_seg else [*modalities]
-    records: list[Record] = []
-    incomplete: list[str] = []
-    ambiguous: list[str] = []
-    for folder in sorted(path for path in root.glob("[!.]*") if path.is_dir()):  # none hidden
-        found = {key: sorted(folder.glob(f"[!.]*-{key}.nii.gz")) for key in keys}
-        missing = [key for key, paths in found.items() if not paths]
-        twice = [key for key, paths in found.items() if len(paths) > 1]
-        if twice:
-            names = ", ".join(path.name for key in twice for path in found[key])
-            ambiguous.append(f"{folder.name}: more than one file for {', '.join(twice)} ({names})")
-        elif missing:
-            incomplete.append(f"{folder.name}: no {', '.join(missing)}")
-        else:
-            record: Record = {
-                "id": folder.name,
-                "patient": patient_of(folder.name, patient_pattern),
-            }
-            records.append(record | {key: str(paths[0]) for key, paths in found.items()})
-    if ambiguous:
+    subjects = find_subjects(root, keys, patient_pattern)
+    if subjects.ambiguous:
+        lines = [f"{record['id']}: more than one file for {what}" for record, what in subjects[2]]
         raise UserError(
-            f"dataset.root_dir={root}: {len(ambiguous)} subjects are ambiguous; keep one file for "
-            f"each modality:{enumerate_names(ambiguous)}"
+            f"dataset.root_dir={root}: {len(lines)} subjects are ambiguous; keep one file for "
+            f"each modality:{enumerate_names(lines)}"
         )
+    if subjects.lost:
+        raise UserError(
+            f"dataset.root_dir={root}: {len(subjects.lost)} subjects are links that lead nowhere; "
+            f"fetch what they point to or remove them:{enumerate_names(subjects.lost)}"
+        )
+    incomplete = [f"{record['id']}: no {missing}" for record, missing in subjects.incomplete]
     if incomplete and not skip_incomplete:
-        seg_only = with_seg and all(line.endswith(": no seg") for line in incomplete)
+        seg_only = with_seg and all(missing == "seg" for _, missing in subjects.incomplete)
         without = " (or dataset.with_seg=false, for data that has none)" if seg_only else ""
         raise UserError(
             f"dataset.root_dir={root}: {len(incomplete)} subjects are incomplete; complete them or "
@@ -98,12 +124,15 @@ def scan_brats(
         log.warning(
             "%d incomplete subjects left out:%s", len(incomplete), enumerate_names(incomplete)
         )
-    if not records:
-        raise UserError(
-            f"dataset.root_dir={root}: no subject found; expected folders with files named "
-            + ", ".join(f"*-{key}.nii.gz" for key in keys)
-        )
-    return records
+    if not subjects.complete:
+        raise UserError(_nothing_found(root, keys))
+    return subjects.complete
+
+
+def _nothing_found(root: Path, keys: Sequence[str]) -> str:
+    return f"dataset.root_dir={root}: no subject found; expected folders with files named " + (
+        ", ".join(f"*-{key}.nii.gz" for key in keys)
+    )
 
 
 class BraTSDataModule(SplitDataModule):
@@ -114,7 +143,7 @@ class BraTSDataModule(SplitDataModule):
     Args:
         root_dir: folder of subjects; with ``phantoms``, the folder to write them under.
         splits_dir, cache_dir, patient_pattern, val_split, seed, batch_size, num_workers,
-            cache_rate, phantoms: see ``SplitDataModule``.
+            cache_rate, phantoms, cache_dtype, progress_bar: see ``SplitDataModule``.
         modalities: channels of ``image``, in order.
         roi_size: (D, H, W) of every sample, in voxels.
         spacing: voxel size in mm.
@@ -146,10 +175,13 @@ class BraTSDataModule(SplitDataModule):
         num_workers: int = 0,
         cache_rate: float = 1.0,
         phantoms: Phantoms | None = None,
+        cache_dtype: str = "float32",
+        progress_bar: bool = True,
     ) -> None:
         super().__init__(
             root_dir, splits_dir, cache_dir, patient_pattern, val_split, seed,
             batch_size, num_workers, cache_rate, phantoms,
+            cache_dtype=cache_dtype, progress_bar=progress_bar,
         )  # fmt: skip
         _check_geometry(modalities, roi_size, spacing, orientation, align_to)
         self.channel_names = list(modalities)
@@ -175,9 +207,59 @@ class BraTSDataModule(SplitDataModule):
         check_grids(records, self.settings)
         return records
 
+    def inventory(self, root_dir: str | Path | None) -> tuple[list[Record], list[Finding]]:
+        """Every subject, complete or not, and what stands in the way of training on it."""
+        root = check_root(root_dir, ROOT_HINT)
+        keys = volume_keys(self.settings)
+        subjects = find_subjects(root, keys, self.patient_pattern)
+        severity: Severity = "warning" if self.skip_incomplete else "error"
+        cure = "complete it, or leave it out with dataset.skip_incomplete=true"
+        findings = [
+            Finding(severity, record["id"], "an incomplete subject", cure, f"no {missing}")
+            for record, missing in subjects.incomplete
+        ]
+        what, cure = "an ambiguous subject", "keep one file for each modality"
+        findings += [
+            Finding("error", record["id"], what, cure, f"more than one file for {names}")
+            for record, names in subjects.ambiguous
+        ]
+        what, cure = "a link that leads nowhere", "fetch what it points to or remove it"
+        findings += [Finding("error", name, what, cure) for name in subjects.lost]
+        partial = [record for record, _ in subjects.incomplete + subjects.ambiguous]
+        records = sorted(subjects.complete + partial, key=lambda record: str(record["id"]))
+        if not records:
+            what, cure = "no subject found", "point dataset.root_dir at the folder of subjects"
+            findings.append(Finding("error", str(root), what, cure, _nothing_found(root, keys)))
+        return records, findings
+
+    def examine(self, record: Record) -> Examination:
+        """Header and voxels of every file of a subject, and whether they share a grid."""
+        return examine_subject(record, self.settings)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Scan and split; before training look at the subjects that no cache will decode first.
+
+        Raises:
+            UserError: listing every one of those that is damaged.
+        """
+        super().setup(stage)
+        if stage != "fit" or self.cache_rate == 1:
+            return
+        parts = (self.splits[name] for name in ("train", "val"))
+        records = [r for part in parts for r in part[round(self.cache_rate * len(part)) :]]
+        problems: list[Finding] = []
+        with ThreadPoolExecutor(available_cores()) as pool:
+            for one in tqdm(
+                pool.map(self.examine, records), "examining", len(records), unit="subject",
+                leave=False, disable=not self.progress_bar,
+            ):  # fmt: skip
+                problems += errors(one.findings)
+        if problems:
+            raise UserError(f"{len(problems)} files cannot be read:{enumerate_names(problems)}")
+
     def dataset(self, split: str) -> Dataset[Any]:
         """The subjects of one split behind the cache; only "train" has random transforms."""
-        deterministic = preprocessing(**self.settings)
+        deterministic = sound_preprocessing(self.settings)
         with_seg = self.settings["with_seg"]
         pipeline = (
             train_pipeline(deterministic, self.settings["roi_size"], with_seg)
@@ -188,39 +270,116 @@ class BraTSDataModule(SplitDataModule):
             {key: value for key, value in record.items() if key != "patient"}
             for record in self.splits[split]
         ]
-        return cached_dataset(records, pipeline, self.settings, self.cache_dir, self.cache_rate)
+        voxels = math.prod(self.settings["roi_size"])
+        return cached_dataset(
+            records, pipeline, self.settings, self.cache_dir, self.cache_rate, self.cache_dtype,
+            values=voxels * len(self.channel_names), labels=voxels if with_seg else 0,
+        )  # fmt: skip
+
+
+def volume_keys(settings: Mapping[str, Any]) -> list[str]:
+    """Keys of a record's files: the modalities and, if there is one, the segmentation."""
+    return [*settings["modalities"], *(["seg"] if settings["with_seg"] else [])]
+
+
+def sound_preprocessing(settings: Mapping[str, Any]) -> list[Any]:
+    """``preprocessing`` that refuses, by name, a file that is damaged or holds no usable values."""
+    load, *steps = preprocessing(**settings)
+    return [LoadSoundVolumesd(load, volume_keys(settings)), *steps]
 
 
 def check_grids(records: Sequence[Record], settings: Mapping[str, Any]) -> None:
     """Find subjects whose series do not share a grid, before any time is spent on training.
 
     Only headers are read; a subject whose headers differ is spaced as training would, since
-    different headers may still end on one grid.
+    different headers may still end on one grid. What else is odd about headers is a warning.
 
     Raises:
         UserError: listing every subject that needs ``align_to``, or whose header is unreadable.
     """
     problems: list[str] = []
-    keys = [*settings["modalities"], *(["seg"] if settings["with_seg"] else [])]
-    steps = preprocessing(**settings)
-    last = next(i for i, step in enumerate(steps) if isinstance(step, CheckSameGridd))
+    refused = 0
+    odd: list[Finding] = []
     for record in records:
-        try:
-            headers = {key: read_grid(record[key]) for key in keys}
-        except UserError as error:
-            problems.append(str(error))
-            continue
-        reference = headers[keys[0]]
-        if settings["align_to"] or all(_equal(header, reference) for header in headers.values()):
-            continue
-        item: Any = dict(record)
-        try:
-            for step in steps[: last + 1]:
-                item = step(item)
-        except UserError as error:
-            problems.append(str(error))
+        grids: dict[str, Grid] = {}
+        broken = False
+        for key in volume_keys(settings):
+            image, findings = examine_header(record[key])
+            problems += [str(finding) for finding in errors(findings)]
+            odd += [finding for finding in findings if finding.severity == "warning"]
+            if errors(findings):
+                broken = True
+            else:
+                grids[key] = grid_of(image)
+        problem = None if broken else grid_problem(record, grids, settings)
+        if problem:
+            problems.append(problem)
+        refused += broken or problem is not None
     if problems:
-        raise UserError(f"{len(problems)} subjects cannot be read:{enumerate_names(problems)}")
+        raise UserError(f"{refused} subjects cannot be read:{enumerate_names(problems)}")
+    if odd:
+        kinds = Counter(finding.what for finding in odd)
+        lines = [
+            f"{what}: {count} files, such as {_first(odd, what)}" for what, count in kinds.items()
+        ]
+        log.warning("odd headers; task=check_data lists all of them:%s", enumerate_names(lines))
+
+
+def grid_problem(
+    record: Record, grids: Mapping[str, Grid], settings: Mapping[str, Any]
+) -> str | None:
+    """Why the files of a subject do not end on one grid, or None if they do."""
+    reference = next(iter(grids.values()))
+    if settings["align_to"] or all(_equal(grid, reference) for grid in grids.values()):
+        return None
+    item: Any = dict(record)
+    try:
+        for step in sound_preprocessing(settings):
+            item = step(item)
+            if isinstance(step, CheckSameGridd):
+                break
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def examine_subject(record: Record, settings: Mapping[str, Any]) -> Examination:
+    """All that the files of a subject say; an incomplete one is examined as far as it goes.
+
+    Facts are ``shape``, ``spacing [mm]`` and ``orientation`` of the first file, the range of each
+    series and the volume of each label.
+    """
+    findings: list[Finding] = []
+    facts: dict[str, str | float] = {}
+    contents: dict[str, str] = {}
+    grids: dict[str, Grid] = {}
+    keys = volume_keys(settings)
+    for key in (key for key in keys if key in record):
+        one, grid = examine_volume(record[key], key == "seg")
+        findings += one.findings
+        for name, value in one.facts.items():
+            ranged = name in ("minimum", "maximum")
+            facts.setdefault(f"{key} {name}" if ranged else name, value)
+        if key != "seg":  # two empty segmentations are no copy of each other
+            contents |= one.contents
+        if grid is not None:
+            grids[key] = grid
+    if len(grids) == len(keys):
+        problem = grid_problem(record, grids, settings)
+        if problem and not errors(findings):
+            what = "series that do not share a grid"
+            cure = f"resample them by dataset.align_to={keys[0]}"
+            findings.append(Finding("error", record["id"], what, cure, problem))
+    twins = Counter(contents.values())
+    same = [Path(path).name for path, digest in contents.items() if twins[digest] > 1]
+    if same:
+        what, cure = "files with the same voxels", "look which series it is, and find the other"
+        findings.append(Finding("warning", record["id"], what, cure, ", ".join(same)))
+    return Examination(findings, facts, contents)
+
+
+def _first(findings: Sequence[Finding], what: str) -> str:
+    return next(finding.file for finding in findings if finding.what == what)
 
 
 def _check_geometry(
@@ -240,7 +399,7 @@ def _check_geometry(
             f"dataset.roi_size={list(roi_size)}: three sides in voxels are needed; "
             "try [128,128,128]"
         )
-    if len(spacing) != 3 or not all(size > 0 for size in spacing):
+    if len(spacing) != 3 or not all(0 < size < math.inf for size in spacing):
         raise UserError(
             f"dataset.spacing={list(spacing)}: three sizes in mm above 0 are needed; try [1,1,1]"
         )
@@ -256,20 +415,5 @@ def _check_geometry(
         )
 
 
-def read_grid(path: str) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape and affine from a NIfTI header, without reading its voxels."""
-    try:
-        image = nibabel.load(path)
-    except UNREADABLE as error:
-        raise UserError(f"{path}: not a readable NIfTI file ({error})") from error
-    assert isinstance(image, nibabel.spatialimages.SpatialImage)
-    if len(image.shape) != 3:
-        raise UserError(f"{path}: a volume with 3 axes is needed, this has shape {image.shape}")
-    assert image.affine is not None
-    return image.shape, image.affine
-
-
-def _equal(
-    one: tuple[tuple[int, ...], np.ndarray], other: tuple[tuple[int, ...], np.ndarray]
-) -> bool:
-    return one[0] == other[0] and bool(np.allclose(one[1], other[1], atol=1e-3))
+def _equal(one: Grid, other: Grid) -> bool:
+    return one.shape == other.shape and bool(np.allclose(one.affine, other.affine, atol=1e-3))

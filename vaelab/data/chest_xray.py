@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
+import os
 import random
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +28,24 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from vaelab.data.build import check_room, find_missing
 from vaelab.data.cache import cached_dataset
+from vaelab.data.findings import Examination, Finding
+from vaelab.data.image_checks import (
+    HARD_LIMIT,
+    MAX_PIXELS,
+    decode_grey,
+    examine_image,
+    refuse_constant,
+)
 from vaelab.data.index import (
     Record,
     check_root,
     enumerate_names,
     patient_of,
+    printable,
     split_by_patient,
+    walk_files,
 )
 from vaelab.data.module import Phantoms, SplitDataModule
 from vaelab.errors import UserError
@@ -59,32 +73,48 @@ def scan_chest_xray(
             listing every link that leads nowhere.
     """
     root = check_root(root_dir, HINT)
-    records: list[Record] = []
-    for part in ("train", "val", "test"):
-        for label, name in enumerate((NORMAL, SICK)):
-            for path in _images(root / part / name):
-                records.append(
-                    {
-                        "id": path.relative_to(root).as_posix(),
-                        "patient": patient_of(path.name, patient_pattern),
-                        "label": label,
-                        "part": part,
-                        "path": str(path),
-                    }
-                )
+    records = find_images(root, patient_pattern)
     lost = [record["id"] for record in records if not Path(record["path"]).exists()]
     if lost:
         raise UserError(
             f"dataset.root_dir={root}: {len(lost)} images are links that lead nowhere; fetch what "
             f"they point to or remove them:{enumerate_names(lost)}"
         )
+    missing = _missing_folders(root, records)
+    if missing:
+        raise UserError(f"dataset.root_dir={root}: {missing}")
+    return records
+
+
+def find_images(root: Path, patient_pattern: str) -> list[Record]:
+    """Every image of the Kaggle layout, links that lead nowhere included, ordered by id."""
+    return [
+        {
+            "id": path.relative_to(root).as_posix(),
+            "patient": patient_of(path.name, patient_pattern),
+            "label": label,
+            "part": part,
+            "path": str(path),
+        }
+        for part in ("train", "val", "test")
+        for label, name in enumerate((NORMAL, SICK))
+        for path in _images(root / part / name)
+    ]
+
+
+def _missing_folders(root: Path, records: Sequence[Record]) -> str:
+    """Which folders that are needed hold no image and what is there instead; empty if none."""
     found = {(record["part"], record["label"]) for record in records}
     needed = {("train", 0): f"train/{NORMAL}", ("test", 0): f"test/{NORMAL}"}
     needed[("test", 1)] = f"test/{SICK}"
     empty = [folder for key, folder in needed.items() if key not in found]
-    if empty:
-        raise UserError(f"dataset.root_dir={root}: no image in {', '.join(empty)}; {HINT}")
-    return records
+    if not empty:
+        return ""
+    names = sorted(path.name for path in root.glob("[!.]*"))
+    there = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"
+    inner = [name for name in names if (root / name / "train" / NORMAL).is_dir()]
+    cure = f"; did you mean dataset.root_dir={root / inner[0]}?" if inner else ""
+    return f"no image in {', '.join(empty)}; {HINT}. Found there: {printable(there)}{cure}"
 
 
 def split_chest_xray(
@@ -120,22 +150,36 @@ def check_no_sick(normal: Sequence[Record], sick: Sequence[Record]) -> None:
         UserError: listing each image that lies in (or links to) a folder of sick ones, whose
             patient has a sick image, or whose bytes equal those of a sick image.
     """
-    leaks: list[str] = []
-    sick_patients = {record["patient"]: record for record in sick}
-    same = _same_content(normal, sick)
-    for record in normal:
-        if SICK in [*Path(record["id"]).parent.parts, *_parents_of_target(record)]:
-            leaks.append(f"{record['id']}: lies in a folder {SICK}")
-        elif record["patient"] in sick_patients:
-            other = sick_patients[record["patient"]]["id"]
-            leaks.append(f"{record['id']}: patient {record['patient']} is sick in {other}")
-        elif record["id"] in same:
-            leaks.append(f"{record['id']}: is the same file as {same[record['id']]}")
+    leaks = [f"{record['id']}: {reason}" for record, reason in sick_leaks(normal, sick)]
     if leaks:
         raise UserError(
             f"{len(leaks)} images to learn healthy anatomy from are sick; remove or move them:"
             f"{enumerate_names(leaks)}"
         )
+
+
+def sick_leaks(normal: Sequence[Record], sick: Sequence[Record]) -> Iterator[tuple[Record, str]]:
+    """Each record that must not be learned from, and why; see ``check_no_sick``."""
+    sick_patients = {record["patient"]: record for record in sick}
+    same = _same_content(normal, sick)
+    known: dict[tuple[str, str], tuple[str, ...]] = {}
+
+    def parents(record: Record) -> tuple[str, ...]:
+        if os.path.islink(record["path"]):
+            return _parents_of_target(record)
+        place = os.path.dirname(record["path"]), os.path.dirname(record["id"])
+        if place not in known:  # the same for all files of a folder
+            known[place] = _parents_of_target(record)
+        return known[place]
+
+    for record in normal:
+        if SICK in [*Path(record["id"]).parent.parts, *parents(record)]:
+            yield record, f"lies in a folder {SICK}"
+        elif record["patient"] in sick_patients:
+            other = sick_patients[record["patient"]]["id"]
+            yield record, f"patient {record['patient']} is sick in {other}"
+        elif record["id"] in same:
+            yield record, f"is the same file as {same[record['id']]}"
 
 
 class LoadGreyImage(Transform):
@@ -144,28 +188,42 @@ class LoadGreyImage(Transform):
     Args:
         image_size: (H, W) in pixels. The aspect ratio is not kept.
         trim_border: cut dark margins off first, see ``trim_dark_border``.
+        max_pixels: limit beyond which a file is refused.
     """
 
-    def __init__(self, image_size: Sequence[int], trim_border: bool = False) -> None:
+    def __init__(
+        self, image_size: Sequence[int], trim_border: bool = False, max_pixels: int = MAX_PIXELS
+    ) -> None:
         self.height, self.width = image_size
         self.trim_border = trim_border
+        self.max_pixels = max_pixels
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Add ``image`` in place of ``path``; a ``mask`` goes from a path to uint8, as ``image``.
 
         Raises:
-            UserError: for a file that cannot be decoded.
+            UserError: for a file that cannot be decoded, or shows nothing.
         """
         result = {key: value for key, value in data.items() if key != "path"}
-        # A JPEG decodes at 1/2, 1/4 or 1/8 for a fraction of the cost; twice the target leaves the
-        # resize enough to average over.
-        grey = decode_grey(data["path"], (2 * self.width, 2 * self.height))
+        grey = self.decode(data["path"])
         pixels, box = self.fit(grey)
         result["image"] = torch.from_numpy(pixels)[None]
         if "mask" in data:
-            mask = self.fit_mask(decode_grey(data["mask"]), box, grey.size)
+            mask = self.fit_mask(decode_grey(data["mask"], None, self.max_pixels), box, grey.size)
             result["mask"] = torch.from_numpy(mask)[None]
         return result
+
+    def decode(self, path: str | Path) -> Image.Image:
+        """A file as ``fit`` takes it.
+
+        Raises:
+            UserError: for a file that cannot be decoded, or shows nothing.
+        """
+        # A JPEG decodes at 1/2, 1/4 or 1/8 for a fraction of the cost; twice the target leaves the
+        # resize enough to average over.
+        grey = decode_grey(path, (2 * self.width, 2 * self.height), self.max_pixels)
+        refuse_constant(path, grey)
+        return grey
 
     def fit(self, grey: Image.Image) -> tuple[np.ndarray, tuple[int, int, int, int]]:
         """What the model sees of a decoded image, (H, W) in [0, 1], and the box that it shows.
@@ -177,7 +235,7 @@ class LoadGreyImage(Transform):
         small = grey.crop(box).resize((self.width, self.height), Image.Resampling.BILINEAR)
         pixels = np.asarray(small, dtype=np.float32)
         low, high = pixels.min(), pixels.max()
-        # A constant image has no range to scale; it becomes black.
+        # What is left of an image after trimming may be constant; it becomes black.
         scaled: np.ndarray = (pixels - low) / max(high - low, np.float32(1e-6))
         return scaled, box
 
@@ -203,22 +261,6 @@ class LoadGreyImage(Transform):
         return (np.asarray(small) > 0).astype(np.uint8)
 
 
-def decode_grey(path: str | Path, at_least: tuple[int, int] | None = None) -> Image.Image:
-    """An image file as grey floats in its own unit; a JPEG may shrink to ``at_least`` (W, H).
-
-    Raises:
-        UserError: for a file that cannot be decoded.
-    """
-    try:
-        with Image.open(path) as image:
-            if at_least:
-                image.draft("L", at_least)
-            deep = image.mode.startswith(("I", "F"))  # 16-bit PNG: "L" would clip it
-            return image.convert("F") if deep else image.convert("L").convert("F")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not a readable image ({error})") from error
-
-
 # A margin is a run of rows or columns of which 85 % is darker than 12 % of the image's maximum.
 MARGIN_QUANTILE, MARGIN_SHARE, MARGIN_LIMIT = 0.85, 0.12, 0.3
 
@@ -242,6 +284,16 @@ def _exposed(bright: np.ndarray) -> tuple[int, int]:
     """First and last-but-one index that is bright, within the share that may be cut."""
     most = int(MARGIN_LIMIT * len(bright))
     return min(int(bright.argmax()), most), len(bright) - min(int(bright[::-1].argmax()), most)
+
+
+class UnreadableImagesError(UserError):
+    """Lists every image that cannot be learned from or judged, and why."""
+
+    def __init__(self, images: Sequence[str]) -> None:
+        self.images = list(images)
+        super().__init__(
+            f"{len(images)} images cannot be read; remove or replace them:{enumerate_names(images)}"
+        )
 
 
 class ImagesInMemory(Dataset[dict[str, Any]]):
@@ -280,12 +332,13 @@ class ChestXrayDataModule(SplitDataModule):
     Args:
         root_dir: folder in the Kaggle layout; with ``phantoms``, the folder to write it under.
         splits_dir, cache_dir, patient_pattern, val_split, seed, batch_size, num_workers,
-            cache_rate, phantoms: see ``SplitDataModule``.
+            cache_rate, phantoms, cache_dtype, progress_bar: see ``SplitDataModule``.
         image_size: (H, W) in pixels.
         test_per_class: images of each class to test on; None takes all of the rarer class.
         trim_border: cut dark margins off before resizing.
         calibration_split: share of the patients to learn from that is set aside as a split
             ``calibration``, which neither training nor the choice of the best epoch sees.
+        max_pixels: an image with more is refused, lest a small file fill the memory.
     """
 
     channel_names = ("x-ray",)
@@ -307,10 +360,13 @@ class ChestXrayDataModule(SplitDataModule):
         augment: Callable[[Tensor], Tensor] | None = None,
         trim_border: bool = False,
         calibration_split: float = 0.0,
+        max_pixels: int = MAX_PIXELS,
+        cache_dtype: str = "float32",
+        progress_bar: bool = True,
     ) -> None:
         super().__init__(
             root_dir, splits_dir, cache_dir, patient_pattern, val_split, seed,
-            batch_size, num_workers, cache_rate, phantoms, augment,
+            batch_size, num_workers, cache_rate, phantoms, augment, cache_dtype, progress_bar,
         )  # fmt: skip
         if not 0 <= calibration_split < 1:
             raise UserError(
@@ -320,9 +376,14 @@ class ChestXrayDataModule(SplitDataModule):
             raise UserError(
                 f"dataset.image_size={list(image_size)}: two sides in pixels; try [128,128]"
             )
+        if not 1 <= max_pixels <= HARD_LIMIT:
+            raise UserError(
+                f"dataset.max_pixels={max_pixels}: from 1 to {HARD_LIMIT}; try 80000000"
+            )
         self.settings: dict[str, Any] = {
             "image_size": list(image_size),
             "trim_border": trim_border,
+            "max_pixels": max_pixels,
         }
         self.test_per_class = test_per_class
         self.calibration_split = calibration_split
@@ -335,6 +396,50 @@ class ChestXrayDataModule(SplitDataModule):
         masks = check_root(root_dir, HINT) / "masks"
         self._masks = masks if masks.is_dir() else None
         return records
+
+    def setup(self, stage: str | None = None) -> None:
+        """Scan and split; before training decode all, lest a damaged test image ends the run."""
+        super().setup(stage)
+        unreadable: dict[str, None] = {}
+        for split in self.splits if stage == "fit" else ():
+            try:
+                self.dataset(split)
+            except UnreadableImagesError as error:
+                unreadable |= dict.fromkeys(error.images)
+        if unreadable:
+            raise UnreadableImagesError(list(unreadable))
+
+    def inventory(self, root_dir: str | Path | None) -> tuple[list[Record], list[Finding]]:
+        """Every image, whatever training would say to it, and folders that hold none."""
+        root = check_root(root_dir, HINT)
+        records = find_images(root, self.patient_pattern)
+        missing = _missing_folders(root, records)
+        what, cure = "folders without images", "point dataset.root_dir at the Kaggle layout"
+        return records, [Finding("error", str(root), what, cure, missing)] if missing else []
+
+    def examine(self, record: Record) -> Examination:
+        """Header and pixels of an image; its part and class are facts too."""
+        seen = examine_image(record["path"], self.settings["max_pixels"])
+        group = f"{record['part']}/{(NORMAL, SICK)[record['label']]}"
+        return replace(seen, facts={"group": group, **seen.facts})
+
+    def compare(self, records: Sequence[Record], contents: Mapping[str, str]) -> list[Finding]:
+        """What must not be learned from, as training would find it, and copies."""
+        there = [record for record in records if record["path"] in contents]
+        pool = [r for r in there if r["part"] != "test" and r["label"] == 0]
+        sick = [r for r in there if r["label"] == 1]
+        test = [r for r in there if r["part"] == "test" and r["label"] == 0]
+        what, cure = "a sick image among those to learn from", "remove or move it"
+        leaks = [
+            Finding("error", record["id"], what, cure, reason)
+            for record, reason in sick_leaks(pool, sick)
+        ]
+        what, cure = "in the training and in the test part", "nothing: training leaves it out"
+        seen = [
+            Finding("warning", identifier, what, cure, reason)
+            for identifier, reason in seen_in_test(pool, test).items()
+        ]
+        return leaks + seen + super().compare(records, contents)
 
     def split(self, records: list[Record]) -> dict[str, list[Record]]:
         """Split as ``split_chest_xray`` does."""
@@ -374,12 +479,19 @@ class ChestXrayDataModule(SplitDataModule):
             self.settings,
             self.cache_dir,
             self.cache_rate,
+            self.cache_dtype,
+            values=math.prod(self.settings["image_size"]),
+            labels=math.prod(self.settings["image_size"]) if masks else 0,
         )
+        check_room(find_missing([cached]))
         samples: list[dict[str, Any]] = []
         unreadable: list[str] = []
         with ThreadPoolExecutor() as pool:  # decoding lets go of the interpreter's lock
             jobs = [pool.submit(cached.__getitem__, index) for index in range(len(records))]
-            for job in tqdm(jobs, desc=f"reading {split} images", unit="image", leave=False):
+            for job in tqdm(
+                jobs, f"reading {split} images", unit="image", leave=False,
+                disable=not self.progress_bar,
+            ):  # fmt: skip
                 try:
                     samples.append(job.result())
                 except RuntimeError as error:  # MONAI's Compose wraps what a transform raises
@@ -387,10 +499,7 @@ class ChestXrayDataModule(SplitDataModule):
                         raise
                     unreadable.append(str(error.__cause__))
         if unreadable:
-            raise UserError(
-                f"{len(unreadable)} images cannot be read; remove or replace them:"
-                f"{enumerate_names(unreadable)}"
-            )
+            raise UnreadableImagesError(unreadable)
         images = torch.stack([sample["image"] for sample in samples])
         black = torch.zeros_like(images[0], dtype=torch.uint8)
         return ImagesInMemory(
@@ -419,11 +528,17 @@ class ChestXrayDataModule(SplitDataModule):
         return {identifier: str(path) for identifier, path in paths.items()}
 
 
-def _images(folder: Path) -> Iterator[Path]:
-    """Image files in a folder and below it, ordered; hidden files are not data."""
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
-            yield path
+def _images(folder: Path) -> list[Path]:
+    """Image files in a folder and below it, ordered; hidden files are not data.
+
+    A folder that is called like an image is among them, to be refused rather than overlooked.
+    """
+    found: list[Path] = []
+    for current, names in walk_files(folder):
+        if current.suffix.lower() in SUFFIXES:
+            found.append(current)
+        found += [current / name for name in names if Path(name).suffix.lower() in SUFFIXES]
+    return sorted(found)
 
 
 def _parents_of_target(record: Record) -> tuple[str, ...]:
@@ -444,29 +559,48 @@ def _same_content(these: Sequence[Record], those: Sequence[Record]) -> dict[str,
 
     def digest(path: str) -> bytes:
         if path not in digests:
-            digests[path] = hashlib.sha256(Path(path).read_bytes()).digest()
+            try:
+                digests[path] = hashlib.sha256(Path(path).read_bytes()).digest()
+            except OSError:  # is told when it is decoded
+                digests[path] = os.fsencode(path)
         return digests[path]
 
+    ids: dict[int, dict[bytes, str]] = {}  # size → digest → id, for sizes that occur on both sides
     for record in these:
-        for other in by_size.get(Path(record["path"]).stat().st_size, []):
-            if digest(record["path"]) == digest(other["path"]):
-                same[record["id"]] = other["id"]
+        size = Path(record["path"]).stat().st_size
+        if size not in by_size:
+            continue
+        if size not in ids:
+            ids[size] = {digest(other["path"]): other["id"] for other in by_size[size]}
+        if digest(record["path"]) in ids[size]:
+            same[record["id"]] = ids[size][digest(record["path"])]
     return same
 
 
 def _drop_seen_in_test(pool: Sequence[Record], test: Sequence[Record]) -> list[Record]:
     """The pool without patients and files that the normal test images show too."""
-    patients = {record["patient"] for record in test}
-    same = _same_content(pool, test)
-    kept = [r for r in pool if r["patient"] not in patients and r["id"] not in same]
-    dropped = [r["id"] for r in pool if r["patient"] in patients or r["id"] in same]
+    dropped = seen_in_test(pool, test)
+    kept = [record for record in pool if record["id"] not in dropped]
     if dropped:
         log.warning(
             "%d normal images are not learned from, since their patient or file is in the test "
             "part too:%s",
-            *(len(dropped), enumerate_names(dropped)),
+            *(len(dropped), enumerate_names(list(dropped))),
         )
     return kept
+
+
+def seen_in_test(pool: Sequence[Record], test: Sequence[Record]) -> dict[str, str]:
+    """Id → why, for each record whose patient or file is among ``test`` too."""
+    patients = {record["patient"]: record["id"] for record in test}
+    same = _same_content(pool, test)
+    return {
+        record["id"]: f"is the same file as {same[record['id']]}"
+        if record["id"] in same
+        else f"patient {record['patient']} is in {patients[record['patient']]}"
+        for record in pool
+        if record["id"] in same or record["patient"] in patients
+    }
 
 
 def _balanced(test: Sequence[Record], seed: int, per_class: int | None) -> list[Record]:

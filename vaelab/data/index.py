@@ -6,9 +6,10 @@ Pure functions: what a scan found goes in, two lists that share no patient come 
 from __future__ import annotations
 
 import csv
+import os
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,35 @@ def read_split(splits_dir: str | Path, name: str, records: Sequence[Record]) -> 
 
 def enumerate_names(names: Sequence[object]) -> str:
     """All names, one a line and indented: an error lists every offender, not the first."""
-    return "".join(f"\n  - {name}" for name in names)
+    return "".join(f"\n  - {printable(name)}" for name in names)
+
+
+def printable(name: object) -> str:
+    """A name on one line that any console and log can show: other characters as escapes.
+
+    A line break in a file's name would fake a line of its own, and bytes that are not UTF-8
+    cannot be written to a log.
+    """
+    whole = str(name).encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in whole
+    )
+
+
+def walk_files(folder: str | Path) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder with the names of its files, ordered and without hidden ones.
+
+    Links are followed, but no folder is entered twice, so that a loop ends.
+    """
+    seen: set[str] = set()
+    for current, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(current)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield Path(current), sorted(name for name in files if not name.startswith("."))
 
 
 def check_root(root_dir: str | Path | None, hint: str) -> Path:

@@ -22,10 +22,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vaelab.data.brats import UNREADABLE, read_grid
-from vaelab.data.chest_xray import SUFFIXES, LoadGreyImage, decode_grey
-from vaelab.data.index import ENCODING
-from vaelab.data.transforms import preprocessing
+from vaelab.data.brats import sound_preprocessing
+from vaelab.data.chest_xray import SUFFIXES, LoadGreyImage
+from vaelab.data.image_checks import MAX_PIXELS, decode_grey
+from vaelab.data.index import ENCODING, walk_files
+from vaelab.data.volume_checks import read_grid
 from vaelab.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -152,19 +153,6 @@ def _shown(inputs: str | Sequence[str]) -> str:
     return inputs if isinstance(inputs, str) else f"[{','.join(inputs)}]"
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Each folder with its files, ordered; links are followed, but no folder is entered twice."""
-    seen: set[str] = set()
-    for current, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(current)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield Path(current), sorted(name for name in files if not name.startswith("."))
-
-
 # --------------------------------------------------------------------------- 2D images
 
 
@@ -179,7 +167,7 @@ class Radiograph(NamedTuple):
 
 def images_below(folder: Path) -> Iterator[Path]:
     """JPEG, PNG and DICOM files; the latter by content too, as they often have no suffix."""
-    for current, names in _walk(folder):
+    for current, names in walk_files(folder):
         for name in names:
             path = current / name
             suffix = path.suffix.lower()
@@ -212,25 +200,21 @@ def read_radiograph(path: Path, loader: LoadGreyImage) -> Radiograph:
     Raises:
         UserError: for a file that cannot be decoded.
     """
-    if is_dicom(path):
-        grey = decode_dicom(path)
-        size = grey.size
-    else:
-        grey = decode_grey(path, (2 * loader.width, 2 * loader.height))
-        size = grey.size
+    grey = decode_dicom(path) if is_dicom(path) else loader.decode(path)
     pixels, (left, top, right, bottom) = loader.fit(grey)
-    width, height = size
+    width, height = grey.size
     box = (left / width, top / height, right / width, bottom / height)
     return Radiograph(torch.from_numpy(pixels)[None], box)
 
 
-def read_full_size(path: Path) -> np.ndarray:
+def read_full_size(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """An image as large as it is, (H, W) float32, scaled to [0, 1] by its minimum and maximum.
 
     Raises:
-        UserError: for a file that cannot be decoded.
+        UserError: for a file that cannot be decoded, or holds more than ``max_pixels``.
     """
-    pixels = np.asarray(decode_dicom(path) if is_dicom(path) else decode_grey(path))
+    grey = decode_dicom(path) if is_dicom(path) else decode_grey(path, None, max_pixels)
+    pixels = np.asarray(grey)
     low, high = pixels.min(), pixels.max()
     scaled: np.ndarray = (pixels - low) / max(high - low, np.float32(1e-6))
     return scaled
@@ -285,7 +269,7 @@ class Volume(NamedTuple):
 def subjects_below(folder: Path, modalities: Sequence[str]) -> Iterator[Path]:
     """Folders with at least one series in BraTS naming, complete or not."""
     endings = tuple(f"-{key}.nii.gz" for key in modalities)
-    for current, names in _walk(folder):
+    for current, names in walk_files(folder):
         if any(name.endswith(endings) for name in names):
             yield current
 
@@ -310,16 +294,9 @@ def read_subject(folder: Path, settings: Mapping[str, Any]) -> Volume:
             what = f"no *-{key}.nii.gz" if not files else f"more than one file for {key}"
             raise UserError(f"{folder}: {what}")
         item[key] = str(files[0])
-        _, affine = read_grid(item[key])
-        if not abs(np.linalg.det(affine[:3, :3])) > 0:
-            raise UserError(f"{item[key]}: its affine is singular, so its place is unknown")
+        read_grid(item[key])
     original = Path(item[settings["align_to"] or settings["modalities"][0]])
-    load, *steps = preprocessing(**(dict(settings) | {"with_seg": False}))
-    try:
-        item = load(item)
-    except UNREADABLE as error:
-        raise UserError(f"{folder}: not readable ({error})") from error
-    for step in steps:
+    for step in sound_preprocessing(dict(settings) | {"with_seg": False}):
         item = step(item)
     image = item["image"]
     return Volume(image.as_tensor(), np.asarray(image.affine, dtype=np.float64), original)

@@ -99,7 +99,7 @@ class Predict:
             log.warning("%s", warning)
         detector = load_detector(experiment)
         if self.save_maps:
-            kind.prepare_maps(detector)
+            kind.prepare_maps(experiment, detector)
         table = output_dir / "predictions.csv"
         failed: list[str] = []
         flagged = 0
@@ -152,7 +152,7 @@ class _Kind(Protocol):
 
     def find(self, inputs: str | Sequence[str], output_dir: Path) -> list[Input]: ...
 
-    def prepare_maps(self, detector: AnomalyDetector) -> None: ...
+    def prepare_maps(self, experiment: Experiment, detector: AnomalyDetector) -> None: ...
 
     def read(self, path: Path) -> Any:
         """A sample with ``image``, (C, ...)."""
@@ -165,7 +165,6 @@ class _Radiographs:
     """JPEG, PNG and DICOM files, and overlays as PNG."""
 
     def __init__(self, data: ChestXrayDataModule) -> None:
-        self.data = data
         self.loader = LoadGreyImage(**data.settings)
         self.scale = 0.0
 
@@ -174,23 +173,22 @@ class _Radiographs:
         check_can_read(found)
         return found
 
-    def prepare_maps(self, detector: AnomalyDetector) -> None:
+    def prepare_maps(self, experiment: Experiment, detector: AnomalyDetector) -> None:
         try:
-            self.data.setup("test")
+            self.scale, source = healthy_scale(experiment, detector)
         except UserError as error:
             raise UserError(
-                f"{error}. The heat maps' colour scale is measured on the run's healthy images: "
-                "make them available, or do without maps by task.save_maps=false"
+                f"{error}. The heat maps' colour scale is measured on the run's healthy images, "
+                "by task=report_card or here: make them available, or do without maps by "
+                "task.save_maps=false"
             ) from error
-        scale, source = healthy_scale(detector, self.data.val_dataloader())
-        self.scale = max(scale, 1e-6)
         log.info("heat maps are brightest from %.3g, the %s", self.scale, source)
 
     def read(self, path: Path) -> Radiograph:
         return read_radiograph(path, self.loader)
 
     def save_map(self, heatmap: Tensor, sample: Radiograph, one: Input, output_dir: Path) -> None:
-        original = read_full_size(one.path)
+        original = read_full_size(one.path, self.loader.max_pixels)
         heat = at_full_size(heatmap.numpy(), sample.box, original.shape)
         picture = Image.new("RGB", original.shape[::-1])
         for top in range(0, len(original), ROWS_AT_ONCE):
@@ -214,7 +212,7 @@ class _Volumes:
         expand = partial(subjects_below, modalities=modalities)
         return find_inputs(inputs, expand, expected, output_dir)
 
-    def prepare_maps(self, detector: AnomalyDetector) -> None:
+    def prepare_maps(self, experiment: Experiment, detector: AnomalyDetector) -> None:
         """Nothing: the maps hold residuals, not colours."""
 
     def read(self, path: Path) -> Volume:

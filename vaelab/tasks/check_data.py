@@ -1,0 +1,237 @@
+"""``task=check_data``: examine a whole dataset and list all findings before anyone trains."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from vaelab.atomic import replacing, write_json
+from vaelab.data.findings import Examination, Finding, errors
+from vaelab.data.index import ENCODING, Record, printable
+from vaelab.data.module import SplitDataModule
+from vaelab.errors import UserError
+from vaelab.tasks.experiment import Experiment
+
+log = logging.getLogger(__name__)
+
+COLUMNS = ("severity", "file", "what", "detail", "cure")
+EXAMPLES = 3  # files of a group on the console; all are in the table
+LISTED = 50  # files of a group in the Markdown
+VALUES = 8  # most frequent values of a fact
+
+
+class CheckData:
+    """Writes ``check_data.csv``, all findings, and ``check_data.md`` and ``.json``, a summary.
+
+    Any ``SplitDataModule`` can be examined: ``inventory`` finds its records, ``examine`` looks at
+    one and ``compare`` at all of them together.
+
+    Args:
+        num_workers: threads, each of which holds one file in memory; None is one for each core.
+
+    Raises:
+        UserError: for a number of threads that cannot be.
+    """
+
+    def __init__(self, num_workers: int | None = None) -> None:
+        if num_workers is not None and num_workers < 1:
+            raise UserError(f"task.num_workers={num_workers}: at least 1 is needed; null is all")
+        self.num_workers = num_workers or os.cpu_count() or 1
+
+    def __call__(self, experiment: Experiment) -> None:
+        """Examine all, and write and show what was found.
+
+        Raises:
+            UserError: at the end, when there is an error among the findings.
+        """
+        data = experiment.data
+        root: str | Path | None = data.root_dir
+        if data.phantoms is not None and data.root_dir is not None:
+            root = data.phantoms.prepare(data.root_dir)
+        records, findings = data.inventory(root)
+        summary = Summary(records)
+        contents: dict[str, str] = {}
+        progress = tqdm(
+            self._examined(data, records), "examining", len(records), unit="record", leave=False,
+            disable=not experiment.logging.progress_bar,
+        )  # fmt: skip
+        for one in progress:
+            findings += one.findings
+            contents |= one.contents
+            summary.add(one)
+        findings += data.compare(records, contents)
+        findings.sort(key=lambda finding: (finding.severity, finding.what, finding.file))
+        groups = grouped(findings)
+        _write(experiment.run_dir, str(root), summary, findings, groups)
+        for line in [*summary.lines(), *_table(groups)]:
+            log.info("%s", line)
+        bad = errors(findings)
+        count = f"{len(bad)} errors and {len(findings) - len(bad)} warnings"
+        told = f"{count} in {len(records)} records of {root}; all are in {experiment.run_dir}"
+        if bad:
+            raise UserError(f"{told}/check_data.csv")
+        log.info("%s/check_data.csv", told)
+
+    def _examined(self, data: SplitDataModule, records: Sequence[Record]) -> Iterator[Examination]:
+        """In the order of the records; results are small, and few files are open at once."""
+        with ThreadPoolExecutor(self.num_workers) as pool:  # decoding lets go of the lock
+            yield from pool.map(data.examine, records)
+
+
+class Summary:
+    """Facts of all records, as far as they are needed for a table."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self.records = len(records)
+        visits = Counter(record["patient"] for record in records)
+        self.patients = len(visits)
+        self.visits = Counter(visits.values())
+        self.words: dict[str, Counter[str]] = defaultdict(Counter)
+        self.numbers: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, one: Examination) -> None:
+        """Take up the facts of one record."""
+        for name, value in one.facts.items():
+            if isinstance(value, str):
+                self.words[name][value] += 1
+            else:
+                self.numbers[name].append(value)
+
+    def content(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "records": self.records,
+            "patients": self.patients,
+            "patients_by_number_of_records": {str(n): k for n, k in sorted(self.visits.items())},
+            "values": {name: dict(counts.most_common()) for name, counts in self.words.items()},
+            "ranges": {name: _range(values) for name, values in self.numbers.items()},
+        }
+
+    def lines(self) -> list[str]:
+        """As the console has it."""
+        several = sum(count for number, count in self.visits.items() if number > 1)
+        shown = [f"{self.records} records of {self.patients} patients, {several} with several"]
+        shown += [f"{name}: {_frequent(counts)}" for name, counts in self.words.items()]
+        for name, values in self.numbers.items():
+            of = _range(values)
+            shown.append(
+                f"{name}: {of['minimum']:.4g} to {of['maximum']:.4g}, half within "
+                f"{of['quartile_1']:.4g} to {of['quartile_3']:.4g}, n={of['count']}"
+            )
+        return shown
+
+
+def grouped(findings: Iterable[Finding]) -> dict[tuple[str, str], list[Finding]]:
+    """(severity, problem) → findings; errors first, then the most frequent."""
+    groups: dict[tuple[str, str], list[Finding]] = defaultdict(list)
+    for finding in findings:
+        groups[finding.severity, finding.what].append(finding)
+    order = sorted(groups, key=lambda key: (key[0] != "error", -len(groups[key]), key[1]))
+    return {key: groups[key] for key in order}
+
+
+def _range(values: Sequence[float]) -> dict[str, float]:
+    several = list(values) if len(values) > 1 else [*values, *values]
+    first, median, third = statistics.quantiles(several, n=4, method="inclusive")
+    return {
+        "count": len(values), "minimum": min(values), "quartile_1": first, "median": median,
+        "quartile_3": third, "maximum": max(values),
+    }  # fmt: skip
+
+
+def _frequent(counts: Counter[str]) -> str:
+    shown = [f"{value} ({count})" for value, count in counts.most_common(VALUES)]
+    more = len(counts) - VALUES
+    return ", ".join(shown) + (f", {more} others" if more > 0 else "")
+
+
+def _table(groups: Mapping[tuple[str, str], Sequence[Finding]]) -> list[str]:
+    """A row for each group: severity, number, problem; below it the cure and some files."""
+    lines: list[str] = []
+    for (severity, what), members in groups.items():
+        lines.append(f"{severity:8}{len(members):6}  {what}; {members[0].cure}")
+        for finding in members[:EXAMPLES]:
+            detail = f" ({finding.detail})" if finding.detail else ""
+            lines.append(f"{'':16}- {printable(finding.file + detail)}")
+        if len(members) > EXAMPLES:
+            lines.append(f"{'':16}  and {len(members) - EXAMPLES} more")
+    return lines
+
+
+def _write(
+    run_dir: Path,
+    root: str,
+    summary: Summary,
+    findings: Sequence[Finding],
+    groups: Mapping[tuple[str, str], Sequence[Finding]],
+) -> None:
+    path = run_dir / "check_data.csv"
+    with replacing(path) as partial, partial.open("w", newline="", **ENCODING) as file:
+        writer = csv.writer(file)
+        writer.writerow(COLUMNS)
+        writer.writerows([getattr(finding, name) for name in COLUMNS] for finding in findings)
+    bad = len(errors(findings))
+    counts = {"root_dir": root, "errors": bad, "warnings": len(findings) - bad}
+    problems = [
+        {"severity": severity, "what": what, "count": len(members)}
+        for (severity, what), members in groups.items()
+    ]
+    write_json(run_dir / "check_data.json", counts | summary.content() | {"problems": problems})
+    with replacing(run_dir / "check_data.md") as partial:
+        partial.write_text("\n".join(_markdown(counts, summary, groups)) + "\n", encoding="utf-8")
+
+
+def _markdown(
+    counts: Mapping[str, Any],
+    summary: Summary,
+    groups: Mapping[tuple[str, str], Sequence[Finding]],
+) -> Iterator[str]:
+    yield f"# {_cell(counts['root_dir'])}\n"
+    yield f"{counts['errors']} errors, {counts['warnings']} warnings\n"
+    yield from _rows(("severity", "files", "problem", "cure"))
+    for (severity, what), members in groups.items():
+        yield from _rows((severity, len(members), what, members[0].cure), head=False)
+    yield "\n## What is there\n"
+    yield from _rows(("fact", "values"))
+    yield from _rows(("records", summary.records), head=False)
+    yield from _rows(("patients", summary.patients), head=False)
+    for number, patients in sorted(summary.visits.items()):
+        yield from _rows((f"patients with {number} records", patients), head=False)
+    for name, words in summary.words.items():
+        yield from _rows((name, _frequent(words)), head=False)
+    yield ""
+    yield from _rows(
+        ("fact", "records", "minimum", "quartile 1", "median", "quartile 3", "maximum")
+    )
+    for name, values in summary.numbers.items():
+        shown = [f"{value:.4g}" for value in list(_range(values).values())[1:]]
+        yield from _rows((name, len(values), *shown), head=False)
+    for (severity, what), members in groups.items():
+        yield f"\n## {severity}: {what}\n"
+        for finding in members[:LISTED]:
+            yield f"- {_cell(finding.file)}{f': {_cell(finding.detail)}' if finding.detail else ''}"
+        if len(members) > LISTED:
+            yield f"- and {len(members) - LISTED} more, in check_data.csv"
+
+
+def _rows(cells: Sequence[object], head: bool = True) -> Iterator[str]:
+    yield f"| {' | '.join(_cell(cell) for cell in cells)} |"
+    if head:
+        yield "|---" * len(cells) + "|"
+
+
+def _cell(value: object) -> str:
+    """Text that Markdown shows as it is."""
+    shown = printable(value)
+    for character in "\\`*_<>|[]":
+        shown = shown.replace(character, f"\\{character}")
+    return shown
