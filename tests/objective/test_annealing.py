@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from vaelab.errors import UserError
-from vaelab.objective.annealing import Annealing, Constant, Cyclical, Linear
+from vaelab.help import help_text
+from vaelab.objective.annealing import Annealing, Constant, Cyclical, Linear, sparkline
+from vaelab.run import CONF
 
 SCHEDULES: dict[str, Annealing] = {
     "constant": Constant(kl_beta=0.3),
@@ -90,6 +96,56 @@ def test_after_its_last_ramp_cyclical_stays_at_the_target() -> None:
 def test_one_cycle_is_a_linear_ramp() -> None:
     cyclical, linear = Cyclical(1.0, 8, cycles=1), Linear(1.0, 8)
     assert [cyclical(epoch) for epoch in range(50)] == [linear(epoch) for epoch in range(50)]
+
+
+@pytest.mark.parametrize(("ramp", "ratio", "cycles"), [(10, 0.5, 4), (4, 0.25, 3), (5, 1.0, 2)])
+def test_cyclical_is_equations_6_and_7_of_fu_2019(ramp: int, ratio: float, cycles: int) -> None:
+    total = int(cycles * ramp / ratio)  # T epochs in M cycles: the whole of training
+    schedule = Cyclical(kl_beta=1.0, kl_annealing_epochs=ramp, cycles=cycles, ratio=ratio)
+
+    def paper(t: int) -> float:  # t counts from 1
+        tau = ((t - 1) % math.ceil(total / cycles)) / (total / cycles)
+        return tau / ratio if tau <= ratio else 1.0  # f(tau) linear, from 0 to 1 at R
+
+    beta = [schedule(epoch) for epoch in range(total)]
+    assert beta == pytest.approx([paper(epoch + 1) for epoch in range(total)])
+
+
+# --- pictures of them in text
+
+
+def test_a_sparkline_has_a_bar_for_each_epoch_and_is_highest_at_the_target() -> None:
+    # Sevenths, so that each of the eight bars is met once.
+    assert sparkline(Linear(kl_beta=3.0, kl_annealing_epochs=7), 10) == "▁▂▃▄▅▆▇███"
+
+
+def test_a_target_of_0_has_the_lowest_bars() -> None:
+    assert sparkline(Constant(kl_beta=0.0), 3) == "▁▁▁"
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "annealing").glob("*.yaml")), ids=lambda p: p.stem)
+def test_each_config_file_shows_the_schedule_that_it_builds(path: Path) -> None:
+    (shown,) = BARS.findall(path.read_text(encoding="utf-8"))
+    assert shown == sparkline(_built(path), len(shown))
+
+
+def test_the_help_shows_the_schedules_as_they_are() -> None:
+    text = help_text(CONF, [])
+    shown = dict(re.findall(r"annealing=(\w+) +([▁-█]+)", text))
+    for name, bars in shown.items():
+        assert bars == sparkline(_built(CONF / "annealing" / f"{name}.yaml"), len(bars))
+    assert len(shown) == len(BARS.findall(text)), "a plot in the help names no schedule"
+
+
+BARS = re.compile("[▁-█]{5,}")
+
+
+def _built(path: Path) -> Annealing:
+    """The schedule of a config file at the values that its plot is drawn with."""
+    train = {"kl_beta": 1.0, "kl_annealing_epochs": 5}
+    cfg = OmegaConf.create({"train": train, "annealing": OmegaConf.load(path)})
+    schedule: Annealing = instantiate(cfg.annealing)
+    return schedule
 
 
 # --- refusals

@@ -32,6 +32,18 @@ class Annealing(Protocol):
         ...
 
 
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(schedule: Annealing, num_epochs: int) -> str:
+    """Beta of epochs 0 to ``num_epochs`` − 1 as text, one bar each, the highest at ``target``."""
+    top = len(_BARS) - 1
+    shares = [
+        schedule(epoch) / schedule.target if schedule.target else 0.0 for epoch in range(num_epochs)
+    ]
+    return "".join(_BARS[round(top * share)] for share in shares)
+
+
 def _check(kl_beta: float, kl_annealing_epochs: int) -> None:
     if not 0 <= kl_beta < math.inf:
         raise UserError(f"train.kl_beta={kl_beta}: beta must be finite and not negative; try 1.0")
@@ -100,9 +112,10 @@ class Linear:
 class Cyclical:
     """Ramp, hold, drop to 0, and again: ``cycles`` times, then constant.
 
-    Fu et al. 2019 (arXiv:1903.10145), equations 6 and 7. Each cycle is
+    Fu et al. 2019 (arXiv:1903.10145), equations 6 and 7, epoch by epoch. Each cycle is
     ``kl_annealing_epochs / ratio`` epochs long and its first ``kl_annealing_epochs`` ramp
-    linearly from 0 to ``kl_beta``; the paper's R is ``ratio`` and its M is ``cycles``.
+    linearly from 0 to ``kl_beta``; the paper's R is ``ratio``, its M is ``cycles``, and its T,
+    the whole of training, is ``cycles`` cycles. Longer training stays at ``kl_beta``.
     """
 
     kl_beta: float

@@ -140,22 +140,17 @@ def write_report(
         UserError: a score, p-value, metric or ``heat_scale`` is not a usable number.
     """
     _check(metrics, cases, heat_scale)
-    page = Environment(
-        loader=PackageLoader("vaelab.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    ).get_template("template.html")
     volumes = [case for case in cases if isinstance(case, VolumeCase)][:max_volumes]
     rows = _rows(cases, volumes, heat_scale)
-    html = page.render(
+    return write_page(
+        path,
+        "template.html",
         title=title,
         date=(date or dt.date.today()).isoformat(),
         summary=summary,
         splits=splits,
         metrics=[_formatted(metric) for metric in metrics],
-        figures=[_figure(caption, png) for caption, png in figures.items()],
+        figures=[embedded_figure(caption, png) for caption, png in figures.items()],
         rows=rows,
         missed=[row for row in reversed(rows) if row.case.truth == "sick"][:MOST_HARD_CASES],
         alarmed=[row for row in rows if row.case.truth == "normal"][:MOST_HARD_CASES],
@@ -168,6 +163,18 @@ def write_report(
         config_yaml=config_yaml,
         versions=versions,
     )
+
+
+def write_page(path: str | os.PathLike[str], template: str, **content: Any) -> Path:
+    """Render ``template``, a file beside this one, to ``path``, whole or not at all."""
+    page = Environment(
+        loader=PackageLoader("vaelab.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    ).get_template(template)
+    html = page.render(**content)
     target = Path(path)
     with replacing(target) as partial:
         # A name with undecodable bytes has lone surrogates, which no UTF-8 file can hold.
@@ -230,19 +237,22 @@ def _number(value: float) -> str:
     return f"{value:#.4g}"
 
 
-class _Figure(NamedTuple):
+class EmbeddedFigure(NamedTuple):
+    """A figure as a page carries it."""
+
     caption: str
     uri: str
     aspect: float  # width / height
     is_chart: bool  # on white, so that a dark page may turn it dark
 
 
-def _figure(caption: str, png: bytes) -> _Figure:
+def embedded_figure(caption: str, png: bytes) -> EmbeddedFigure:
+    """A PNG file as a data URI, with what a page needs to lay it out."""
     assert png.startswith(PNG_SIGNATURE), caption
     with Image.open(io.BytesIO(png)) as image:
         corner = image.convert("RGB").getpixel((0, 0))
         aspect = image.width / image.height
-    return _Figure(caption, _uri("png", png), aspect, is_chart=corner == (255, 255, 255))
+    return EmbeddedFigure(caption, _uri("png", png), aspect, is_chart=corner == (255, 255, 255))
 
 
 # ---------------------------------------------------------------- the gallery

@@ -1,0 +1,355 @@
+"""Pictures of several runs side by side: rate and distortion, learning curves, schedules of beta.
+
+Charts are white like those of ``figures``; seaborn draws what has a hue, on axes that are handed
+to it, so that pyplot holds no figure.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import seaborn as sns  # type: ignore[import-untyped, unused-ignore]
+from matplotlib import colormaps, patheffects
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+
+from vaelab.report.figures import FONT, GRID, INK, MUTED, new_figure, place, printable, write
+
+MOST_NAMED: Final = 12  # runs that a legend can still tell apart
+WIDEST_RANGE: Final = 20.0  # largest over smallest value from which an axis is logarithmic
+DASHES: Final = ("-", (0, (4, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.4, 1.2, 1.4)))
+_TEXT: Final[dict[str, Any]] = {"fontfamily": FONT, "parse_math": False}
+
+
+class RatePoint(NamedTuple):
+    """One run, at the epoch whose weights it kept; both sums are means over validation samples."""
+
+    name: str
+    annealing: str
+    beta: float
+    rate: float  # KL in nats
+    distortion: float  # squared error, summed over channels and voxels
+
+
+class RunCurves(NamedTuple):
+    """One run, epoch by epoch; NaN is a gap."""
+
+    name: str
+    annealing: str
+    beta: float  # the target
+    epochs: Sequence[float]
+    distortion: Sequence[float]  # per sample
+    rate: Sequence[float]  # per sample, in nats
+    betas: Sequence[float]
+
+
+# ---------------------------------------------------------------- rate and distortion
+
+
+def rate_distortion_figure(points: Sequence[RatePoint], joined: bool = True) -> Figure:
+    """Distortion over rate, one point per run, annealing as hue, beta as label.
+
+    Dashed lines join equal −ELBO at beta 1, that is distortion + rate (Alemi et al. 2018,
+    arXiv:1711.00464), unless an axis is logarithmic or they would be all but level.
+
+    Args:
+        points: runs; those with a value that is not finite are left out.
+        joined: join the runs of one schedule in the order of beta, several of one beta by their
+            mean: right where runs differ in nothing else.
+    """
+    figure = new_figure(7.4, 5.2, "white")
+    heading = "Rate and distortion on the validation split"
+    write(figure, 0.2, 0.3, heading, fontsize=12, color=INK)
+    axes = place(figure, 0.95, 0.62, 6.2, 3.85)
+    _quiet(axes)
+    axes.grid(color=GRID, linewidth=0.7)
+    shown = [point for point in points if np.isfinite([point.rate, point.distortion]).all()]
+    hues = _hues([point.annealing for point in points])
+    if shown:
+        sns.scatterplot(
+            x=[point.rate for point in shown],
+            y=[point.distortion for point in shown],
+            hue=[point.annealing for point in shown],
+            style=[point.annealing for point in shown],
+            hue_order=list(hues),
+            style_order=list(hues),
+            palette=hues,
+            s=64,
+            ax=axes,
+            zorder=3,
+        )
+    for annealing, color in hues.items() if joined else ():
+        own = [point for point in shown if point.annealing == annealing]
+        axes.plot(*_mean_per_beta(own), color=color, linewidth=1.1, alpha=0.55, zorder=2)
+    _logarithmic_where_wide(axes, shown)
+    _iso_elbo(axes, shown)
+    _beta_labels(axes, shown, hues)
+    _label(axes, "rate: KL in nats per sample", "distortion: squared error per sample")
+    if shown:
+        _legend(axes, columns=4)
+    return figure
+
+
+def _hues(annealings: Sequence[str]) -> dict[str, Any]:
+    names = sorted(set(annealings))
+    return dict(zip(names, sns.color_palette("colorblind", len(names)), strict=True))
+
+
+def _mean_per_beta(points: Sequence[RatePoint]) -> tuple[list[float], list[float]]:
+    betas = sorted({point.beta for point in points})
+    groups = [[point for point in points if point.beta == beta] for beta in betas]
+    return (
+        [float(np.mean([point.rate for point in group])) for group in groups],
+        [float(np.mean([point.distortion for point in group])) for group in groups],
+    )
+
+
+def _logarithmic_where_wide(axes: Axes, points: Sequence[RatePoint]) -> None:
+    if not points:
+        return
+    axes.ticklabel_format(useOffset=False)
+    if _wide([point.rate for point in points]):
+        axes.set_xscale("log")
+    if _wide([point.distortion for point in points]):
+        axes.set_yscale("log")
+    axes.margins(0.12)
+    axes.autoscale_view()
+
+
+def _wide(values: Sequence[float]) -> bool:
+    """All positive, and too far apart for a linear axis?"""
+    return min(values) > 0 and max(values) > WIDEST_RANGE * min(values)
+
+
+def _iso_elbo(axes: Axes, points: Sequence[RatePoint]) -> None:
+    """Lines of equal distortion + rate."""
+    if "log" in (axes.get_xscale(), axes.get_yscale()):
+        return
+    (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
+    steepness = (right - left) / (top - bottom) if points else 0.0
+    if not 0.08 < steepness < 12:
+        return
+    rate, distortion = np.meshgrid(np.linspace(left, right, 200), np.linspace(bottom, top, 200))
+    levels = MaxNLocator(6).tick_values(left + bottom, right + top)
+    digits = max(0, -int(np.floor(np.log10(levels[1] - levels[0]))))
+    lines = axes.contour(
+        rate,
+        distortion,
+        rate + distortion,
+        levels=levels,
+        colors=[MUTED],
+        linewidths=0.7,
+        linestyles="dashed",
+        alpha=0.7,
+        zorder=1,
+    )
+    axes.set(xlim=(left, right), ylim=(bottom, top))
+    axes.clabel(lines, fontsize=6.5, fmt=lambda level: f"−ELBO {level:,.{digits}f}")
+
+
+def _beta_labels(axes: Axes, points: Sequence[RatePoint], hues: Mapping[str, Any]) -> None:
+    """Beside each point its beta, at the first of eight places where it hides nothing."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]  # Agg has one
+    at = [axes.transData.transform((point.rate, point.distortion)) for point in points]
+    pixels = figure.dpi / 72
+    taken: list[Any] = []
+    for point in points:
+        for dx, dy in ((7, 5), (7, -11), (-7, 5), (-7, -11), (9, -3), (-9, -3), (0, 9), (0, -15)):
+            text = axes.annotate(
+                f"β {point.beta:g}",
+                (point.rate, point.distortion),
+                (dx, dy),
+                textcoords="offset points",
+                ha="left" if dx > 0 else "right" if dx < 0 else "center",
+                fontsize=8,
+                color=hues[point.annealing],
+                zorder=4,
+                path_effects=[patheffects.withStroke(linewidth=2, foreground="white")],
+                **_TEXT,
+            )
+            box = text.get_window_extent(renderer)
+            hidden = any(box.padded(3 * pixels).contains(*place) for place in at)
+            if not hidden and not any(box.overlaps(other) for other in taken):
+                break
+            text.remove()
+        else:
+            continue  # no room: the table has its beta
+        taken.append(box)
+
+
+# ---------------------------------------------------------------- curves
+
+
+def comparison_curves(runs: Sequence[RunCurves]) -> Figure:
+    """Validation distortion and rate per sample, and beta, over the epochs of every run.
+
+    Up to 12 runs have a hue each and a legend; more are coloured by their target beta. Runs of
+    one annealing schedule share a dash.
+    """
+    named = len(runs) <= MOST_NAMED
+    below = 0.2 + 0.2 * -(-len(runs) // 3) if named else 0.85
+    figure = new_figure(10.8, 3.6 + below, "white")
+    write(figure, 0.2, 0.3, "Learning curves, validation split", fontsize=12, color=INK)
+    betas = sorted({run.beta for run in runs})
+    if named:
+        colors = list(sns.husl_palette(len(runs), l=0.55, s=0.9))
+    else:
+        ramp = _ramp(len(betas))
+        colors = [ramp[betas.index(run.beta)] for run in runs]
+    schedules = sorted({run.annealing for run in runs})
+    panels = (
+        ("Distortion", "squared error per sample", "distortion"),
+        ("Rate", "KL in nats per sample", "rate"),
+        ("Beta", "", "betas"),
+    )
+    for column, (title, unit, field) in enumerate(panels):
+        axes = place(figure, 0.85 + 3.5 * column, 0.78, 2.75, 2.3)
+        _quiet(axes)
+        axes.set_title(title, loc="left", fontsize=9.5, color=INK, pad=5, **_TEXT)
+        for run, color in zip(runs, colors, strict=True):
+            axes.plot(
+                run.epochs,
+                getattr(run, field),
+                color=color,
+                linestyle=DASHES[schedules.index(run.annealing) % len(DASHES)],
+                linewidth=1.5,
+                alpha=0.9 if named else 0.65,
+                label=printable(run.name, 44),
+                drawstyle="steps-post" if field == "betas" else "default",
+            )
+        if field == "betas":
+            _beta_scale(axes, betas)
+        else:
+            _scale(axes, [value for run in runs for value in getattr(run, field)])
+        _label(axes, "epoch", unit)
+    if named:
+        handles, labels = figure.axes[0].get_legend_handles_labels()
+        legend = figure.legend(
+            handles, labels, loc="lower left", bbox_to_anchor=(0.03, 0.01), ncols=3, frameon=False,
+            prop={"family": FONT, "size": 8}, labelcolor=INK, handlelength=2.6,
+        )  # fmt: skip
+        _literal(legend.get_texts())
+    else:
+        _beta_bar(figure, betas, ramp, 3.6 + below)
+    return figure
+
+
+def _scale(axes: Axes, values: Sequence[float]) -> None:
+    finite = np.asarray(values, float)
+    finite = finite[np.isfinite(finite)]
+    if finite.size and _wide(finite.tolist()):
+        axes.set_yscale("log")
+    elif finite.size:
+        if 0 <= finite.min() < 0.5 * finite.max():
+            axes.set_ylim(bottom=0)
+        if np.abs(finite).max() >= 1e4:
+            axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.margins(x=0.02)
+
+
+def _beta_scale(axes: Axes, targets: Sequence[float]) -> None:
+    """From 0; logarithmic above the smallest target where the targets span a wide range."""
+    positive = [target for target in targets if target > 0]
+    if positive and _wide(positive):
+        axes.set_yscale("symlog", linthresh=min(positive))
+        axes.yaxis.set_major_locator(FixedLocator([0, *positive]))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.margins(x=0.02)
+
+
+def _beta_bar(
+    figure: Figure, betas: Sequence[float], ramp: npt.NDArray[Any], height: float
+) -> None:
+    """A colour for each target beta, instead of a legend of too many runs."""
+    axes = place(figure, 3.4, height - 0.5, 4.0, 0.12)
+    bar = figure.colorbar(
+        ScalarMappable(BoundaryNorm(np.arange(len(betas) + 1) - 0.5, len(betas)),
+                       ListedColormap(ramp)),
+        cax=axes, orientation="horizontal", ticks=range(len(betas)), spacing="uniform",
+    )  # fmt: skip
+    bar.set_ticklabels([f"{beta:g}" for beta in betas])
+    bar.outline.set_visible(False)
+    axes.tick_params(which="both", labelsize=8, labelcolor=INK, length=0, labelfontfamily=FONT)
+    axes.set_title("target beta", fontsize=8.5, color=INK, pad=4, **_TEXT)
+
+
+# ---------------------------------------------------------------- schedules
+
+
+class Schedule(NamedTuple):
+    """Beta of epochs 0, 1, ... under one annealing schedule."""
+
+    annealing: str
+    target: float
+    betas: Sequence[float]
+
+
+def annealing_figure(schedules: Sequence[Schedule]) -> Figure:
+    """Beta of every epoch, a panel for each kind of annealing; beta stands still within one."""
+    kinds = list(dict.fromkeys(schedule.annealing for schedule in schedules))
+    targets = sorted({schedule.target for schedule in schedules})
+    wide = max(2.9 * len(kinds) + 0.2, 4.0)
+    figure = new_figure(wide, 3.1, "white")
+    write(figure, 0.2, 0.3, "Annealing: beta in each epoch", fontsize=12, color=INK)
+    colors = dict(zip(targets, _ramp(len(targets)), strict=True))
+    for column, kind in enumerate(kinds):
+        axes = place(figure, 0.7 + 2.9 * column, 0.78, 2.2, 1.75)
+        _quiet(axes)
+        axes.set_title(printable(kind, 30), loc="left", fontsize=9.5, color=INK, pad=5, **_TEXT)
+        for _, target, betas in (s for s in schedules if s.annealing == kind):
+            edges = np.arange(len(betas) + 1)
+            axes.stairs(
+                betas, edges, baseline=None, color=colors[target], linewidth=1.7, clip_on=False
+            )
+        _beta_scale(axes, targets)
+        axes.set_ylim(top=1.08 * (max(targets) or 1))
+        _label(axes, "epoch", "" if column else "beta")
+    return figure
+
+
+def _ramp(count: int) -> npt.NDArray[Any]:
+    """Colours from small to large, (count, 4); the palest yellow is left out."""
+    ramp: npt.NDArray[Any] = colormaps["viridis"](np.linspace(0, 0.85, count))
+    return ramp
+
+
+# ---------------------------------------------------------------- style
+
+
+def _quiet(axes: Axes) -> None:
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color=GRID, linewidth=0.7)
+    sns.despine(ax=axes, left=True)
+    axes.spines["bottom"].set_color(MUTED)
+    axes.tick_params(
+        which="both", labelsize=8, labelcolor=INK, color=MUTED, length=0, labelfontfamily=FONT
+    )
+    axes.tick_params(axis="x", length=3)
+
+
+def _label(axes: Axes, x: str, y: str) -> None:
+    axes.set_xlabel(x, fontsize=8.5, color=INK, labelpad=5, **_TEXT)
+    axes.set_ylabel(y, fontsize=8.5, color=INK, labelpad=6, **_TEXT)
+
+
+def _legend(axes: Axes, columns: int) -> None:
+    legend = axes.legend(
+        loc="lower right", bbox_to_anchor=(1, 1), ncols=columns, frameon=False, labelcolor=INK,
+        handletextpad=0.3, columnspacing=1.2, borderaxespad=0.2, prop={"family": FONT, "size": 8.5},
+    )  # fmt: skip
+    _literal(legend.get_texts())
+
+
+def _literal(texts: Sequence[Any]) -> None:
+    for text in texts:
+        text.set_parse_math(False)

@@ -1,0 +1,323 @@
+"""``task=search``: hyperparameters chosen by Optuna, one training run per trial.
+
+A task of our own, since Hydra's Optuna sweeper (1.3.0) needs an Optuna below 3. A trial is a
+process of its own: what crashes, or runs out of memory, costs that trial alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import math
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import yaml  # type: ignore[import-untyped, unused-ignore]
+from tqdm import tqdm
+
+import vaelab
+from vaelab.atomic import replacing
+from vaelab.errors import EXIT_INTERRUPTED, Interrupted, UserError
+from vaelab.report.figures import save_figure
+from vaelab.report.search import search_figure
+from vaelab.status import Status, read_status
+from vaelab.tasks.experiment import Experiment
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.distributions import BaseDistribution
+
+log = logging.getLogger(__name__)
+
+HOPELESS = 3  # so many failures before any success are no bad luck
+WEIGHED_BY_BETA = ("val/neg_elbo", "val/loss")
+EXAMPLE = "'task.space={train.lr: {low: 1e-4, high: 1e-2, log: true}, model.z_dim: [64, 128]}'"
+
+
+class Search:
+    """Runs trials, each with a choice from ``space``, for the smallest ``train.monitor``.
+
+    Choices are those of the tree-structured Parzen estimator (Bergstra et al. 2011). The study is
+    kept in ``study.db`` after each trial; a search that was cut off goes on in its run folder.
+
+    Args:
+        space: key → {low, high, log} or a list of choices.
+        trials: how many in all, failed ones included.
+        overrides: group or key → its value in all trials, such as ``{experiment: demo}``.
+        judge: evaluate each trial, too, and draw its report card and report.
+
+    Raises:
+        UserError: for a space that cannot be searched, or where Optuna is not installed.
+    """
+
+    def __init__(
+        self,
+        space: Mapping[str, Any] | None = None,
+        trials: int = 20,
+        overrides: Mapping[str, Any] | None = None,
+        judge: bool = False,
+    ) -> None:
+        if not space:
+            raise UserError(f"task.space={space}: say what to search, such as {EXAMPLE}")
+        if trials < 1:
+            raise UserError(f"task.trials={trials}: at least 1 is needed; try 20")
+        self.distributions = {key: _distribution(key, entry) for key, entry in space.items()}
+        self.space = dict(space)
+        self.trials = trials
+        self.overrides = dict(overrides or {})
+        self.judge = judge
+
+    def __call__(self, experiment: Experiment) -> float:
+        """Search; returns the smallest value found.
+
+        Raises:
+            UserError: when no trial succeeds, or the folder holds a search of something else.
+            Interrupted: when a trial was asked to stop.
+        """
+        if "train.kl_beta" in self.space and not self._monitor_is_fair():
+            log.warning(
+                "task.space has train.kl_beta, which weighs the KL within %s: a small beta wins by "
+                "definition; put train.monitor: val/recon_per_voxel in task.overrides, or choose "
+                "from the rate–distortion curve of task=compare",
+                " and ".join(WEIGHED_BY_BETA),
+            )
+        folder = experiment.run_dir
+        study = self._study(folder, experiment.train.seed)
+        bar = tqdm(
+            total=self.trials, desc="search", unit="trial",
+            disable=not experiment.logging.progress_bar, initial=_count(study),
+        )  # fmt: skip
+        with bar:
+            for number, parameters in self._open_trials(study):
+                self._run(study, folder, number, parameters)
+                _write_results(study, folder)
+                bar.update()
+        return _conclude(study, folder)
+
+    def _monitor_is_fair(self) -> bool:
+        return self.overrides.get("train.monitor", WEIGHED_BY_BETA[0]) not in WEIGHED_BY_BETA
+
+    def _study(self, folder: Path, seed: int) -> Study:
+        optuna = _optuna()
+        storage = f"sqlite:///{folder.resolve() / 'study.db'}"
+        study: Study = optuna.create_study(
+            storage=storage, study_name="search", direction="minimize", load_if_exists=True
+        )
+        # Not the seed alone: a search that goes on would draw its first random points again.
+        study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
+        asked = {"space": self.space, "overrides": self.overrides}
+        before = study.user_attrs.get("asked", asked)
+        if before != asked:
+            changed = ", ".join(f"task.{key}" for key in asked if asked[key] != before[key])
+            raise UserError(
+                f"run_dir={folder}: holds a search with another {changed}; "
+                "leave run_dir out for a new search"
+            )
+        study.set_user_attr("asked", asked)
+        return study
+
+    def _open_trials(self, study: Study) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Trials that were cut off, then new ones."""
+        state = _optuna().trial.TrialState
+        for cut_off in study.get_trials(states=(state.RUNNING,)):
+            yield cut_off.number, cut_off.params
+        while _count(study) < self.trials:
+            trial = study.ask(self.distributions)
+            yield trial.number, trial.params
+
+    def _run(self, study: Study, folder: Path, number: int, parameters: dict[str, Any]) -> None:
+        """Train, unless that was done before the search was cut off; tell the study."""
+        place = folder / f"trial_{number}"
+        chosen = _arguments(parameters)
+        log.info("trial %d: %s", number, "  ".join(chosen))
+        status = read_status(place)
+        if status is None or status.state != "done":
+            status = _train(place, self._arguments(place, chosen))
+        state = _optuna().trial.TrialState
+        if status.state == "done" and status.value is not None and math.isfinite(status.value):
+            study.tell(number, status.value)
+            log.info("trial %d: %.6g", number, status.value)
+            return
+        study.tell(number, state=state.FAIL)
+        why = " ".join(status.error.split()) or f"it ended {status.state}, without a value"
+        log.warning("trial %d failed: %s", number, why)
+        if not _complete(study) and _count(study) >= min(HOPELESS, self.trials):
+            raise UserError(
+                f"all of the first {_count(study)} trials have failed, trial_{number} so: {why}"
+            )
+
+    def _arguments(self, place: Path, chosen: Sequence[str]) -> list[str]:
+        if (place / "checkpoints" / "last.ckpt").is_file():
+            return [f"resume={place}", "logging.progress_bar=false"]
+        shutil.rmtree(place, ignore_errors=True)  # cut off before its first checkpoint
+        alone = [] if self.judge else ["~task.then"]
+        return [
+            "logging.progress_bar=false", *_arguments(self.overrides), *alone, *chosen,
+            f"run_dir={place}",
+        ]  # fmt: skip
+
+
+# ---------------------------------------------------------------- one trial
+
+
+def _train(place: Path, arguments: Sequence[str]) -> Status:
+    """Run the door in a process of its own; its output goes to ``console.log`` in the folder."""
+    place.mkdir(parents=True, exist_ok=True)
+    # This very package, whatever else is installed.
+    package = str(Path(vaelab.__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "vaelab.run", *arguments]
+    with (place / "console.log").open("ab") as console:
+        process = subprocess.Popen(  # noqa: S603  # the user's own arguments, and no shell
+            command,
+            stdout=console,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+        with process, _passing_on_sigterm(process):
+            code = process.wait()
+    if code == EXIT_INTERRUPTED:
+        raise Interrupted(f"{place.name} was asked to stop, and has saved itself")
+    status = read_status(place)
+    if code == 0 and status is not None:
+        return status
+    said = (place / "console.log").read_text("utf-8", errors="replace").strip().splitlines()
+    told = status.error if status is not None and status.error else "\n".join(said[-1:])
+    return Status("failed", error=told or f"exit status {code}")
+
+
+@contextmanager
+def _passing_on_sigterm(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """The trial is what can save itself; it then exits with ``EXIT_INTERRUPTED``."""
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        process.terminate()
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+# ---------------------------------------------------------------- the space
+
+
+def _distribution(key: str, entry: Any) -> BaseDistribution:
+    """What Optuna draws a key's value from."""
+    distributions = _optuna().distributions
+    if isinstance(entry, (list, tuple)):
+        if not entry or not all(isinstance(c, (str, int, float, bool)) for c in entry):
+            raise UserError(f"task.space.{key}={entry}: choices must be numbers, words or booleans")
+        choices: BaseDistribution = distributions.CategoricalDistribution(list(entry))
+        return choices
+    keys = set(entry) if isinstance(entry, Mapping) else set()
+    if not {"low", "high"} <= keys <= {"low", "high", "log"}:
+        raise UserError(
+            f"task.space.{key}={entry}: must be [choices] or {{low: .., high: .., log: true}}"
+        )
+    low, high, logarithmic = entry["low"], entry["high"], bool(entry.get("log", False))
+    if any(type(end) not in (int, float) for end in (low, high)):
+        raise UserError(f"task.space.{key}={entry}: low and high must be numbers")
+    if not low < high or (logarithmic and low <= 0):
+        raise UserError(
+            f"task.space.{key}={entry}: low must be below high, and above 0 where log is true"
+        )
+    whole = type(low) is type(high) is int
+    kind = distributions.IntDistribution if whole else distributions.FloatDistribution
+    between: BaseDistribution = kind(low, high, log=logarithmic)
+    return between
+
+
+def _arguments(values: Mapping[str, Any]) -> list[str]:
+    """``key=value`` as Hydra reads it back."""
+    return [f"{key}={_written(value)}" for key, value in values.items()]
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(_written, value))}]"
+    if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value):
+        quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{quoted}'"
+    return "null" if value is None else str(value)
+
+
+def _optuna() -> Any:
+    try:
+        import optuna
+    except ImportError:
+        raise UserError("task=search: needs Optuna; pip install 'vaelab[search]'") from None
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+# ---------------------------------------------------------------- what is written
+
+
+def _complete(study: Study) -> list[Any]:
+    return study.get_trials(states=(_optuna().trial.TrialState.COMPLETE,))
+
+
+def _count(study: Study) -> int:
+    state = _optuna().trial.TrialState
+    return len(study.get_trials(states=(state.COMPLETE, state.FAIL)))
+
+
+def _write_results(study: Study, folder: Path) -> None:
+    """``trials.csv`` and, once there is one, ``best.yaml``; after each trial, so both are whole."""
+    asked = study.user_attrs["asked"]
+    keys = list(asked["space"])
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["trial", "state", "value", *keys])
+    for trial in study.trials:
+        value = "" if trial.value is None else repr(trial.value)
+        chosen = [trial.params.get(key, "") for key in keys]
+        writer.writerow([trial.number, trial.state.name.lower(), value, *chosen])
+    with replacing(folder / "trials.csv") as partial:
+        partial.write_text(file.getvalue(), encoding="utf-8")
+    if not _complete(study):
+        return
+    best = study.best_trial
+    chosen = _arguments(asked["overrides"] | best.params)
+    content = {
+        "trial": f"trial_{best.number}", "value": best.value, "parameters": best.params,
+        "command": f"python -m vaelab.run {shlex.join(chosen)}",
+    }  # fmt: skip
+    with replacing(folder / "best.yaml") as partial:
+        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=1000)
+        partial.write_text(text, encoding="utf-8")
+
+
+def _conclude(study: Study, folder: Path) -> float:
+    """Draw, and tell the best."""
+    complete = _complete(study)
+    if not complete:
+        raise UserError(f"none of the {_count(study)} trials has succeeded; see {folder}/trial_*")
+    failed = [trial.number for trial in study.trials if trial.value is None]
+    importances = {}
+    if len(complete) >= 4 and len(study.user_attrs["asked"]["space"]) > 1:
+        importances = _optuna().importance.get_param_importances(study)
+    values = {trial.number: trial.value for trial in complete}
+    monitor = study.user_attrs["asked"]["overrides"].get("train.monitor", "train.monitor")
+    figure = search_figure(values, failed, importances, monitor)
+    save_figure(figure, folder / "search.png")
+    best = study.best_trial
+    log.info("%d trials, %d failed; best is trial %d:", _count(study), len(failed), best.number)
+    for line in (folder / "best.yaml").read_text("utf-8").splitlines():
+        log.info("  %s", line)
+    log.info("compare them with task=compare task.runs=%s", folder)
+    assert best.value is not None
+    return float(best.value)
