@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import shutil
+import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +18,14 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose, Randomizable, Transform
+from safetensors import safe_open
 from torch.utils.data import ConcatDataset
 
 from vaelab.data import cache
-from vaelab.data.cache import CacheKey, cached_dataset
+from vaelab.data.cache import CacheKey, cached_dataset, check_cache
+from vaelab.data.entry import read_entry
 from vaelab.data.transforms import preprocessing, train_pipeline, val_pipeline
+from vaelab.errors import UserError
 
 SETTINGS = {"size": 4}
 VOLUMES = ("t1c", "seg")
@@ -60,11 +67,11 @@ def records(tmp_path: Path) -> list[dict[str, str]]:
 
 
 def entries(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.pt"))
+    return sorted(folder.glob("*.safetensors"))
 
 
 def key(item: Mapping[str, Any], **settings: Any) -> bytes:
-    return CacheKey(settings)(item)
+    return CacheKey(settings, lambda path: Path(path).read_text())(item)
 
 
 # --- work is done once
@@ -121,10 +128,35 @@ def test_changed_content_makes_a_new_entry(records: list[dict[str, str]], tmp_pa
     assert dataset[3]["image"][0] == 33
 
 
-def test_a_touched_file_makes_a_new_entry(records: list[dict[str, str]]) -> None:
-    before = key(records[0])
-    os.utime(records[0]["path"], (1, 1))  # the same content, in the same number of bytes
-    assert key(records[0]) != before
+def test_a_touched_file_keeps_its_entry(records: list[dict[str, str]], tmp_path: Path) -> None:
+    count = Count()
+    dataset = cached_dataset(records, Compose([count]), SETTINGS, tmp_path / "cache", 1.0)
+    dataset[0]
+    os.utime(records[0]["path"], (1, 1))  # the same content
+    dataset[0]
+    assert count.calls == ["S0"]
+
+
+def test_a_file_replaced_by_one_of_the_same_size_and_date_makes_a_new_entry(
+    records: list[dict[str, str]], tmp_path: Path
+) -> None:
+    path = Path(records[3]["path"])
+    os.utime(path, (1, 1))
+    dataset = cached_dataset(records, Compose([Count()]), SETTINGS, tmp_path / "cache", 1.0)
+    assert dataset[3]["image"][0] == 3
+    path.write_text("8")
+    os.utime(path, (1, 1))
+    assert dataset[3]["image"][0] == 8
+
+
+def test_copies_of_the_data_share_entries(records: list[dict[str, str]], tmp_path: Path) -> None:
+    shutil.copytree(tmp_path / "data", tmp_path / "copy")
+    copies = [{**r, "path": str(tmp_path / "copy" / Path(r["path"]).name)} for r in records]
+    first, second = Count(), Count()
+    for found, count in ((records, first), (copies, second)):
+        dataset = cached_dataset(found, Compose([count]), SETTINGS, tmp_path / "cache", 1.0)
+        assert [float(dataset[index]["image"][0]) for index in range(10)] == [*range(10)]
+    assert (len(first.calls), len(second.calls)) == (10, 0)
 
 
 def test_the_key_tells_apart_what_makes_another_sample(
@@ -163,9 +195,9 @@ def test_an_id_that_names_a_file_is_not_taken_for_one(
 
 
 def test_the_key_says_what_it_is_made_of() -> None:
-    spec = json.loads(CacheKey({"roi_size": [8, 8, 8]}).spec)
+    spec = json.loads(CacheKey({"roi_size": [8, 8, 8]}, str).spec)
     assert spec["settings"] == {"roi_size": [8, 8, 8]}
-    assert spec["versions"].keys() == {"monai", "torch", "nibabel", "pillow"}
+    assert spec["versions"].keys() == {"monai", "torch", "numpy", "nibabel", "pillow"}
 
 
 # --- entries are whole
@@ -176,33 +208,128 @@ def test_an_interrupted_write_leaves_no_entry(
 ) -> None:
     dataset = cached_dataset(records, Compose([Count()]), SETTINGS, tmp_path / "cache", 1.0)
 
-    def pull_the_plug(_: object, path: Path) -> None:
-        path.write_bytes(b"half")
+    def pull_the_plug(partial: Path, _: object) -> None:
+        partial.write_bytes(b"half")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("torch.save", pull_the_plug)
+        patch.setattr(os, "replace", pull_the_plug)
         with pytest.raises(KeyboardInterrupt):
             dataset[0]
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".txt"] == []
     assert dataset[0]["image"][0] == 0
 
 
-@pytest.mark.parametrize("left", [0, 10, -10])  # bytes; as a full or broken disk leaves it
-def test_a_damaged_entry_is_made_again(
-    records: list[dict[str, str]], tmp_path: Path, caplog: pytest.LogCaptureFixture, left: int
+def test_a_damaged_entry_is_made_again_with_a_warning(
+    records: list[dict[str, str]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     count = Count()
     dataset = cached_dataset(records, Compose([count]), SETTINGS, tmp_path / "cache", 1.0)
     dataset[7]
     (entry,) = entries(tmp_path / "cache")
-    entry.write_bytes(entry.read_bytes()[:left])
+    content = bytearray(entry.read_bytes())
+    content[-1] ^= 1  # a bit of a voxel
+    entry.write_bytes(content)
     assert dataset[7]["image"][0] == 7
     assert f"{entry}: a damaged cache entry" in caplog.text
     caplog.clear()
     assert dataset[7]["image"][0] == 7
     assert len(count.calls) == 2
     assert not caplog.records
+
+
+def test_two_that_make_one_entry_at_once_both_succeed(
+    records: list[dict[str, str]], tmp_path: Path
+) -> None:
+    together = threading.Barrier(2)
+
+    class Meet(Count):
+        def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+            together.wait(10)
+            return super().__call__(data)
+
+    count = Meet()
+    datasets = [
+        cached_dataset(records, Compose([count]), SETTINGS, tmp_path / "cache", 1.0)
+        for _ in range(2)
+    ]
+    with ThreadPoolExecutor(2) as pool:
+        samples = list(pool.map(lambda dataset: dataset[5], datasets))
+    assert count.calls == ["S5", "S5"]
+    assert all(sample["image"][0] == 5 for sample in samples)
+    (entry,) = entries(tmp_path / "cache")
+    assert read_entry(entry)["image"][0] == 5
+    assert not list((tmp_path / "cache").glob(".*"))
+
+
+def test_a_full_disk_is_an_error_that_says_so_and_leaves_nothing_half(
+    records: list[dict[str, str]], tmp_path: Path
+) -> None:
+    class Large(Count):
+        def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+            return {"id": data["id"], "image": torch.zeros(1_000_000)}
+
+    dataset = cached_dataset(records, Compose([Large()]), SETTINGS, tmp_path / "cache", 1.0)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"no room .* dataset\.cache_dir=<folder>"):
+            dataset[0]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list((tmp_path / "cache").glob(".*"))
+    assert entries(tmp_path / "cache") == []
+
+
+def test_new_records_leave_the_entries_of_other_runs_alone(
+    records: list[dict[str, str]], tmp_path: Path
+) -> None:
+    dataset: Any = cached_dataset(records, Compose([Count()]), SETTINGS, tmp_path / "cache", 1.0)
+    dataset[0]
+    dataset.set_data(records[1:])
+    assert dataset[0]["image"][0] == 1
+    assert len(entries(tmp_path / "cache")) == 2
+
+
+# --- in half the space
+
+
+@pytest.mark.parametrize(
+    ("dtype", "worst"),
+    [("float16", 2.0**-11), ("bfloat16", 2.0**-8)],  # half a unit in the last of 10 and 7 bits
+)
+def test_half_precision_halves_the_entry_and_costs_no_more_than_its_rounding(
+    records: list[dict[str, str]], tmp_path: Path, dtype: str, worst: float
+) -> None:
+    exact = torch.randn(10_000, generator=torch.Generator().manual_seed(0))
+
+    class Noise(Count):
+        def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+            return {"id": data["id"], "image": exact, "seg": torch.ones(3, dtype=torch.uint8)}
+
+    dataset = cached_dataset(records, Compose([Noise()]), SETTINGS, tmp_path / "cache", 1.0, dtype)
+    made, read = dataset[0], dataset[0]
+    assert torch.equal(made["image"], read["image"])
+    assert read["image"].dtype == torch.float32
+    assert read["seg"].dtype == torch.uint8
+    error = (read["image"] - exact).abs() / exact.abs().clamp(min=2.0**-14)
+    assert 0 < error.max() <= worst
+    (entry,) = entries(tmp_path / "cache")
+    assert entry.stat().st_size < 2 * 10_000 + 1000
+
+
+def test_precisions_do_not_answer_for_each_other(
+    records: list[dict[str, str]], tmp_path: Path
+) -> None:
+    count = Count()
+    for dtype in ("float32", "float16", "bfloat16"):
+        cached_dataset(records, Compose([count]), SETTINGS, tmp_path / "cache", 1.0, dtype)[0]
+    assert len(count.calls) == len(entries(tmp_path / "cache")) == 3
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(UserError, match=r"dataset\.cache_dtype=int8: must be one of float32"):
+        check_cache(1.0, "int8")
 
 
 # --- with volumes
@@ -257,7 +384,10 @@ def test_an_entry_holds_plain_tensors_and_no_code(
 ) -> None:
     cached_dataset([subject], pipeline(split), SPEC, tmp_path / "cache", 1.0)[0]
     (entry,) = entries(tmp_path / "cache")
-    content = torch.load(entry, weights_only=True)
+    content = safe_open(entry, "pt")
+    assert content.get_tensor("image").dtype == torch.float32
+    assert content.get_tensor("seg").dtype == torch.uint8
+    content = read_entry(entry)
     assert {name: type(value) for name, value in content.items()} == {
         "image": torch.Tensor,
         "seg": torch.Tensor,

@@ -7,17 +7,20 @@ split. All else, phantoms included, is here.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import lightning as L
 import numpy as np
-import torch
 from monai.data import DataLoader
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from vaelab.data.build import fill_cache
+from vaelab.data.cache import check_cache
+from vaelab.data.findings import Examination, Finding, file_problem, find_copies
 from vaelab.data.index import (
     Record,
     check_pattern,
@@ -48,12 +51,13 @@ class EpochSampler(Sampler[int]):
     Args:
         size: number of samples.
         seed: of the orders of all epochs.
+        epoch: whose order comes first.
     """
 
-    def __init__(self, size: int, seed: int) -> None:
+    def __init__(self, size: int, seed: int, epoch: int = 0) -> None:
         self.size = size
         self.seed = seed
-        self.epoch = 0
+        self.epoch = epoch
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose order comes next."""
@@ -82,6 +86,8 @@ class SplitDataModule(L.LightningDataModule):
         cache_rate: share of the samples cached, in [0, 1].
         phantoms: generator of synthetic data, or None.
         augment: random change of a training batch of images, applied by the training step, or None.
+        cache_dtype: of images in the cache, "float32", "float16" or "bfloat16".
+        progress_bar: show one while preprocessing.
 
     Raises:
         UserError: for a value that cannot work, before any data is read.
@@ -103,6 +109,8 @@ class SplitDataModule(L.LightningDataModule):
         cache_rate: float,
         phantoms: Phantoms | None,
         augment: Callable[[Tensor], Tensor] | None = None,
+        cache_dtype: str = "float32",
+        progress_bar: bool = True,
     ) -> None:
         super().__init__()
         check_val_split(val_split)
@@ -111,8 +119,7 @@ class SplitDataModule(L.LightningDataModule):
             raise UserError(f"dataset.batch_size={batch_size}: at least 1 is needed; try 2")
         if num_workers < 0:
             raise UserError(f"dataset.num_workers={num_workers}: cannot be negative; try 0")
-        if not 0 <= cache_rate <= 1:
-            raise UserError(f"dataset.cache_rate={cache_rate}: a share from 0 to 1; try 1.0")
+        check_cache(cache_rate, cache_dtype)
         self.root_dir = root_dir
         self.splits_dir = Path(splits_dir)
         self.cache_dir = cache_dir
@@ -122,9 +129,14 @@ class SplitDataModule(L.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.cache_rate = cache_rate
+        self.cache_dtype = cache_dtype
+        self.progress_bar = progress_bar
         self.phantoms = phantoms
         self.augment = augment
+        # Workers fetch ahead before Lightning tells which epoch a resumed run is in.
+        self.first_epoch = 0
         self.splits: dict[str, list[Record]] = {}
+        self._preprocessed: set[str] = set()
 
     def scan(self, root_dir: str | Path | None) -> list[Record]:
         """Every usable record under ``root_dir``; raises ``UserError`` listing what is wrong."""
@@ -137,6 +149,34 @@ class SplitDataModule(L.LightningDataModule):
 
     def check(self, splits: Mapping[str, Sequence[Record]], records: Sequence[Record]) -> None:
         """Raise ``UserError`` where a split, new or saved, breaks a promise of the dataset."""
+
+    def inventory(self, root_dir: str | Path | None) -> tuple[list[Record], list[Finding]]:
+        """For ``task=check_data``: every record, usable or not, and what ``scan`` would refuse."""
+        try:
+            return self.scan(root_dir), []
+        except UserError as error:
+            what, cure = "cannot be scanned", "do as it says"
+            return [], [Finding("error", str(root_dir), what, cure, str(error))]
+
+    def examine(self, record: Record) -> Examination:
+        """For ``task=check_data``: a look at all of one record; called from several threads.
+
+        This default only tells files that are not there or empty.
+        """
+        paths = [str(value) for key, value in record.items() if key not in ("id", "patient")]
+        problems = [file_problem(path) for path in paths if os.path.isabs(path)]
+        return Examination([problem for problem in problems if problem])
+
+    def compare(self, records: Sequence[Record], contents: Mapping[str, str]) -> list[Finding]:
+        """For ``task=check_data``: what is wrong with records seen together.
+
+        This default tells copies among patients, who may end in different splits.
+
+        Args:
+            records: all that ``inventory`` found.
+            contents: file → digest, of all that were decoded.
+        """
+        return find_copies(records, contents)
 
     def dataset(self, split: str) -> Dataset[Any]:
         """The samples of one split."""
@@ -163,6 +203,24 @@ class SplitDataModule(L.LightningDataModule):
         sizes = ", ".join(f"{len(part)} {name}" for name, part in self.splits.items())
         log.info("data: %s (%s)", sizes, root)
 
+    def prepare_data(self) -> None:
+        """Preprocess what training needs, before the first epoch.
+
+        Lightning calls this on one process of each machine, so that several do not do it twice.
+        """
+        self.setup()
+        self.preprocess("train", "val")
+
+    def preprocess(self, *splits: str) -> None:
+        """Have the samples of these splits in the cache; what is there already costs nothing.
+
+        Raises:
+            UserError: listing every sample that cannot be preprocessed, or when the disk is small.
+        """
+        new = [name for name in splits if name not in self._preprocessed]
+        fill_cache([self.dataset(name) for name in new], self.progress_bar)
+        self._preprocessed.update(new)
+
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches for training."""
         return self.loader("train", shuffle=True)
@@ -177,12 +235,18 @@ class SplitDataModule(L.LightningDataModule):
 
     def loader(self, split: str, shuffle: bool = False) -> DataLoader:
         """Batches of one split, in its order unless shuffled."""
+        self.preprocess(split)
         dataset: Any = self.dataset(split)
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
-            sampler=EpochSampler(len(dataset), self.seed) if shuffle else None,
+            sampler=EpochSampler(len(dataset), self.seed, self.first_epoch) if shuffle else None,
             num_workers=self.num_workers,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self._on_cuda(),
             persistent_workers=self.num_workers > 0,
         )
+
+    def _on_cuda(self) -> bool:
+        """Whether batches go to a GPU to which pinned memory is copied faster."""
+        strategy = self.trainer.strategy if self.trainer is not None else None
+        return strategy is not None and strategy.root_device.type == "cuda"

@@ -1,0 +1,127 @@
+"""One cached sample as one file, in the safetensors format: no code, and checked when read.
+
+The file's header holds a checksum (XXH3, 128 bit) of everything else in it, because a disk that
+was full or lost power can leave zeros or cut a file short, and no loader would notice zeros.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+from xxhash import xxh3_128
+
+from vaelab.atomic import replacing
+
+CHECK, VALUES = "xxh3_128", "values"
+BLANK = "0" * 32  # stands for the checksum while it is computed
+CHUNK = 2**20  # bytes; read and checked while they are in the processor's cache
+LARGE = 2**22  # bytes; from here on huge pages pay
+MAX_HEADER = 2**20
+
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+
+
+class DamagedEntryError(Exception):
+    """A file that is not, byte for byte, what was written."""
+
+
+def write_entry(path: str | Path, sample: Mapping[str, Any], dtype: torch.dtype) -> None:
+    """Write tensors, and beside them what JSON can hold, whole or not at all.
+
+    Args:
+        path: of the file.
+        sample: name → tensor, text or number.
+        dtype: that float32 tensors are rounded to in the file.
+
+    Raises:
+        NoSpaceError: when the disk is full.
+    """
+    tensors = {
+        key: (value.to(dtype) if value.dtype == torch.float32 else value).contiguous()
+        for key, value in sample.items()
+        if isinstance(value, Tensor)
+    }
+    values = json.dumps({key: value for key, value in sample.items() if key not in tensors})
+    content = save(tensors, metadata={VALUES: values, CHECK: BLANK})
+    digest = xxh3_128(content[8:]).hexdigest()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = content[:end].replace(_checksum_field(BLANK), _checksum_field(digest))
+    with replacing(path, len(content)) as partial, partial.open("wb") as file:
+        file.write(header)
+        file.write(memoryview(content)[end:])
+
+
+def read_entry(path: str | Path) -> dict[str, Any]:
+    """What was written, with tensors rounded to half precision as float32 again.
+
+    Raises:
+        FileNotFoundError: where there is no entry.
+        DamagedEntryError: for a file that differs in a single bit from what was written.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length) if length <= min(size - 8, MAX_HEADER) else b""
+        fields = _parsed(header)
+        digest = fields.pop("__metadata__")
+        check = xxh3_128(header.replace(_checksum_field(digest[CHECK]), _checksum_field(BLANK)))
+        data = _memory(size - 8 - length)
+        view = memoryview(data)
+        for start in range(0, len(view), CHUNK):
+            part = view[start : start + CHUNK]
+            if file.readinto(part) != len(part):
+                raise DamagedEntryError("it became shorter while it was read")
+            check.update(part)
+    if check.hexdigest() != digest[CHECK]:
+        raise DamagedEntryError("its checksum is wrong")
+    sample: dict[str, Any] = {key: _tensor(data, field) for key, field in fields.items()}
+    sample.update(json.loads(digest[VALUES]))
+    return sample
+
+
+def _parsed(header: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(header)
+        digest = fields["__metadata__"]
+        assert isinstance(digest[CHECK], str)
+        assert isinstance(digest[VALUES], str)
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise DamagedEntryError("its header is not readable") from error
+    return dict(fields)
+
+
+def _checksum_field(digest: str) -> bytes:
+    return f'"{CHECK}":"{digest}"'.encode(errors="replace")
+
+
+def _memory(size: int) -> Any:
+    """A buffer to read into.
+
+    Handing out fresh memory in pages of 4 kB takes longer than copying 30 MB into it.
+    """
+    if size < LARGE or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return bytearray(size)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
+def _tensor(data: Any, field: Mapping[str, Any]) -> Tensor:
+    dtype, shape, (start, end) = DTYPES[field["dtype"]], field["shape"], field["data_offsets"]
+    if start == end:
+        return torch.empty(shape, dtype=dtype)
+    count = (end - start) // dtype.itemsize
+    tensor = torch.frombuffer(data, dtype=dtype, count=count, offset=start).view(shape)
+    return tensor.float() if dtype in (torch.float16, torch.bfloat16) else tensor
