@@ -129,9 +129,10 @@ class CentralResidual:
                 f"score: grid={grid}, sigma={sigma}, width={width}, positive={positive}: a grid of "
                 "at least 4, sigma and width above 0 and a positive of at least 0 are needed"
             )
-        self.sigma = sigma
-        self.positive = positive
         self.grid = grid
+        self.sigma = sigma
+        self.width = width
+        self.positive = positive
         place = (torch.arange(grid) + 0.5) / (grid / 2) - 1  # centres of the cells, -1 to 1
         weight = torch.exp(-(((place[None] ** 2 + place[:, None] ** 2) / width) ** 2))
         self.weight = weight / weight.sum()  # (grid, grid)

@@ -37,6 +37,15 @@ CAPTIONS = {
     "kl_per_dimension": "KL of each latent unit",
     "roc": "ROC curve",
     "score_histogram": "Anomaly scores",
+    "latent_pca": "Latent means of all subjects: principal components",
+    "latent_umap": "Latent means of all subjects: UMAP",
+    "latent_trajectories": "Latent means from one time point of a patient to the next",
+}
+# What task=decode draws.
+DECODED = {
+    "samples": "Samples from the prior",
+    "interpolation": "Between two subjects",
+    "traversal": "One latent unit at a time",
 }
 NAMES = {
     "auroc": "AUROC",
@@ -78,7 +87,7 @@ class Report:
         experiment.data.setup("test")
         splits = experiment.data.splits
         split = judged_split(experiment.data)
-        scale, source = healthy_scale(detector, experiment.data.val_dataloader())
+        scale, source = healthy_scale(experiment, detector)
         chosen = self._choose(run_dir / "scores.csv")
         calibration = load_calibration(experiment)
         cases: list[AnyCase] = []
@@ -95,9 +104,10 @@ class Report:
             summary=_summary(experiment, metrics),
             metrics=_rows(metrics),
             figures={
-                caption: (run_dir / "figures" / f"{name}.png").read_bytes()
-                for name, caption in CAPTIONS.items()
-                if (run_dir / "figures" / f"{name}.png").is_file()
+                caption: (run_dir / folder / f"{name}.png").read_bytes()
+                for folder, captions in (("figures", CAPTIONS), ("decoded", DECODED))
+                for name, caption in captions.items()
+                if (run_dir / folder / f"{name}.png").is_file()
             },
             cases=cases,
             heat_scale=max(scale, 1e-6),

@@ -40,7 +40,7 @@ class ReportCard:
         """Draw the card of a trained run."""
         detector = load_detector(experiment)
         experiment.data.setup("test")
-        scale, source = healthy_scale(detector, experiment.data.val_dataloader())
+        scale, source = healthy_scale(experiment, detector)
         cases: list[dict[str, Any]] = []
         for batch, finding in examine(detector, experiment.data.test_dataloader()):
             for index in range(len(batch["id"])):
@@ -62,7 +62,7 @@ class ReportCard:
         figure = draw_card(
             cases[: self.num_cases],
             list(experiment.data.channel_names),
-            max(scale, 1e-6),
+            scale,
             source,
             f"{experiment.run_dir.name}  ·  {type(experiment.score).__name__}",
         )

@@ -1,0 +1,297 @@
+"""``task=encode``: where every subject lies in a run's latent space."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from safetensors.numpy import save
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from vaelab.atomic import replacing
+from vaelab.data.index import enumerate_names
+from vaelab.data.latents import ABOUT, ARRAYS, TABLE, Latents, read_latents, to_arrow
+from vaelab.errors import UserError
+from vaelab.models.vae import VAE
+from vaelab.objective.elbo import kl_divergence, squared_error
+from vaelab.tasks.experiment import Experiment
+from vaelab.tasks.judging import load_model
+from vaelab.tasks.latent_pictures import choose_colors, draw_latents, read_covariates
+from vaelab.tasks.subjects import Subject, Subjects, Unreadable, own_subjects, subjects_in
+
+log = logging.getLogger(__name__)
+
+PARTS = ".parts"
+"""Beside the results: one Parquet file for each shard, a few kB a subject, so as to go on."""
+
+
+class Encode:
+    """Writes ``latents.parquet`` and ``latents.safetensors``, and pictures of them.
+
+    One row a subject: ``id``, ``patient``, ``time_point``, ``split``, ``mu_0`` … and ``logvar_0`` …
+    of the posterior, ``recon`` (squared error of the reconstruction from mu, summed over channels
+    and voxels) and ``kl`` (nats, summed over units). Of the run's own dataset, volumes with a
+    segmentation have ``segmented_mm3`` too, and radiographs ``label``. Rows are ordered by split
+    (train, val, calibration, test, test_full, then by name), patient, time point and id; a subject
+    of two splits has one row, in the first. The safetensors file holds the same: arrays ``mu
+    logvar recon kl time_point``, and in its metadata ids, patients and splits in order of rows.
+
+    Subjects are encoded shard by shard, and no more than a shard is in memory. A shard is kept as
+    soon as it is done and is not done again while weights, files and settings are the same, so
+    that the same command goes on after an interruption.
+
+    Args:
+        inputs: a file or folder, a ``.txt`` or ``.csv`` list of such, or several of these; None
+            encodes the run's own dataset, all splits.
+        output_dir: where to write; None is ``latents`` in the run folder, or ``latents_inputs``
+            with ``inputs``.
+        shard_size: subjects that are kept at a time.
+        covariates: a CSV file with a column ``id`` and columns of numbers to colour pictures by;
+            None takes ``factors.csv`` in the folder of the dataset, where there is one.
+        color_by: columns to colour by; None takes the tumour's volume, or the label of an X-ray.
+        umap: whether to draw a UMAP too, where umap-learn is installed.
+
+    Raises:
+        UserError: for a ``shard_size`` below 1.
+    """
+
+    def __init__(
+        self,
+        inputs: str | Sequence[str] | None = None,
+        output_dir: str | None = None,
+        shard_size: int = 64,
+        covariates: str | None = None,
+        color_by: Sequence[str] | None = None,
+        umap: bool = True,
+    ) -> None:
+        if shard_size < 1:
+            raise UserError(f"task.shard_size={shard_size}: at least 1 is needed; try 64")
+        self.inputs = inputs
+        self.output_dir = output_dir
+        self.shard_size = shard_size
+        self.covariates = covariates
+        self.color_by = color_by
+        self.umap = umap
+
+    def __call__(self, experiment: Experiment) -> None:
+        """Encode all subjects; raise ``UserError`` at the end when some could not be read."""
+        usual = experiment.run_dir / ("latents_inputs" if self.inputs else "latents")
+        folder = Path(self.output_dir).expanduser() if self.output_dir else usual
+        model = load_model(experiment)
+        subjects = (
+            subjects_in(self.inputs, experiment.data, folder)
+            if self.inputs
+            else own_subjects(experiment.data)
+        )
+        known = read_covariates(self.covariates, None if self.inputs else experiment.data)
+        color_by = choose_colors(self.color_by, [*known, *subjects.covariates])
+        work = _Work(
+            about={
+                "model": type(experiment.model).__name__,
+                "run": experiment.run_dir.name,
+                "data": type(experiment.data).__name__,
+                "weights": experiment.weights.name,
+                "weights_sha256": hashlib.sha256(experiment.weights.read_bytes()).hexdigest(),
+            },
+            settings=getattr(experiment.data, "settings", {}),
+            folder=folder / PARTS,
+        )
+        shards = work.plan(subjects.members, self.shard_size)
+        _encode(model, subjects, work, shards, experiment)
+        failed = _assemble(shards, folder, work.about)
+        for path in set(work.folder.iterdir()) - {shard.path for shard in shards}:
+            path.unlink()  # of other weights or files
+        latents = read_latents(folder)
+        figures = (
+            experiment.run_dir if folder == usual and not self.inputs else folder
+        ) / "figures"
+        draw_latents(latents, known, color_by, figures, self.umap)
+        if failed:
+            raise UserError(
+                f"{len(failed)} of {len(subjects.members)} subjects could not be read:"
+                f"{enumerate_names(failed)}"
+            )
+
+
+class _Shard(NamedTuple):
+    path: Path
+    members: list[Subject]
+
+
+class _Work(NamedTuple):
+    """What makes the result of a shard, and where it is kept."""
+
+    about: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    folder: Path
+
+    def plan(self, members: Sequence[Subject], size: int) -> list[_Shard]:
+        """Cut into shards, each named by everything that its rows depend on."""
+        shared = json.dumps([self.about, dict(self.settings)], sort_keys=True, default=str)
+        shards: list[_Shard] = []
+        for start in range(0, len(members), size):
+            own = list(members[start : start + size])
+            digest = hashlib.sha256(shared.encode())
+            for subject in own:
+                row = (subject.id, subject.patient, subject.time_point, subject.split)
+                digest.update(json.dumps([*row, *_files(subject)]).encode())
+            name = f"{len(shards):05d}-{digest.hexdigest()[:32]}.parquet"
+            shards.append(_Shard(self.folder / name, own))
+        return shards
+
+
+def _files(subject: Subject) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of the files behind a subject: to read them would take long."""
+    paths = [Path(value) for value in subject.source.values() if isinstance(value, str)]
+    stats = [(path.name, path.stat()) for path in paths if path.is_file()]
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+
+
+def _encode(
+    model: VAE,
+    subjects: Subjects,
+    work: _Work,
+    shards: Sequence[_Shard],
+    experiment: Experiment,
+) -> None:
+    """Encode the shards that are not there yet; every subject is read and forgotten."""
+    missing = [shard for shard in shards if not _is_whole(shard.path)]
+    done = sum(len(shard.members) for shard in shards if shard not in missing)
+    if done:
+        log.info("%d of %d subjects are encoded already", done, len(subjects.members))
+    todo = [subject for shard in missing for subject in shard.members]
+    if not todo:
+        return
+    batches, first = [], 0
+    for shard in missing:  # a batch never crosses a shard: its rows do not depend on what was done
+        last = first + len(shard.members)
+        steps = range(first, last, experiment.data.batch_size)
+        batches += [list(range(i, min(i + experiment.data.batch_size, last))) for i in steps]
+        first = last
+    loader: DataLoader[Any] = DataLoader(
+        subjects.load(todo),
+        batch_sampler=batches,
+        num_workers=experiment.data.num_workers,
+        collate_fn=list,
+    )
+    samples = _numbers(model, loader, subjects, experiment.hardware.device)
+    progress = tqdm(
+        samples, "encoding", len(todo), unit="subject", leave=False,
+        disable=not experiment.logging.progress_bar,
+    )  # fmt: skip
+    rows: list[tuple[Subject, _Numbers | Unreadable]] = []
+    queue = iter(missing)
+    shard = next(queue)
+    for row in zip(todo, progress, strict=True):
+        rows.append(row)
+        if len(rows) == len(shard.members):
+            table = _table(rows, model.z_dim, list(subjects.covariates), work.about)
+            with replacing(shard.path) as partial:
+                pq.write_table(table, partial, write_page_checksum=True)
+            rows, shard = [], next(queue, shard)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return path.is_file() and bool(pq.read_table(path, page_checksum_verification=True))
+    except (pa.ArrowException, OSError):
+        log.warning("%s: damaged, made again", path)
+        return False
+
+
+class _Numbers(NamedTuple):
+    mu: np.ndarray  # (z,)
+    logvar: np.ndarray  # (z,)
+    recon: float
+    kl: float
+    covariates: tuple[float, ...]
+
+
+@torch.inference_mode()
+def _numbers(
+    model: VAE, loader: DataLoader[Any], subjects: Subjects, device: torch.device
+) -> Iterator[_Numbers | Unreadable]:
+    """What the network says of each sample, in order."""
+    for batch in loader:
+        samples = [sample for sample in batch if not isinstance(sample, Unreadable)]
+        found: Iterator[_Numbers] = iter(())
+        if samples:
+            x = torch.stack([sample["image"] for sample in samples]).to(device)
+            x_hat, mu, logvar = model(x)
+            parts = (mu, logvar, squared_error(x, x_hat), kl_divergence(mu, logvar))
+            arrays = [part.float().cpu().numpy() for part in parts]
+            known = [tuple(of(s) for of in subjects.covariates.values()) for s in samples]
+            found = map(_Numbers, *arrays, known)
+        for sample in batch:
+            yield sample if isinstance(sample, Unreadable) else _finite(next(found))
+
+
+def _finite(numbers: _Numbers) -> _Numbers | Unreadable:
+    whole = all(np.isfinite(part).all() for part in numbers[:4])
+    return numbers if whole else Unreadable("its latents are not finite; it holds NaN or infinity")
+
+
+def _table(
+    rows: Sequence[tuple[Subject, _Numbers | Unreadable]],
+    z_dim: int,
+    covariates: Sequence[str],
+    about: Mapping[str, Any],
+) -> pa.Table:
+    """A shard's rows; who could not be read, and why, is in its metadata."""
+    good = [(one, found) for one, found in rows if isinstance(found, _Numbers)]
+    failed = [f"{one.id}: {found.reason}" for one, found in rows if isinstance(found, Unreadable)]
+    for reason in failed:
+        log.warning("%s", reason)
+    found = [numbers for _, numbers in good]
+    return to_arrow(
+        Latents(
+            ids=[subject.id for subject, _ in good],
+            patients=[subject.patient for subject, _ in good],
+            time_points=np.array([subject.time_point for subject, _ in good], np.int64),
+            splits=[subject.split for subject, _ in good],
+            mu=np.array([one.mu for one in found], np.float32).reshape(-1, z_dim),
+            logvar=np.array([one.logvar for one in found], np.float32).reshape(-1, z_dim),
+            recon=np.array([one.recon for one in found], np.float32),
+            kl=np.array([one.kl for one in found], np.float32),
+            covariates={
+                name: np.array([one.covariates[place] for one in found], np.float64)
+                for place, name in enumerate(covariates)
+            },
+            about={**about, "failed": failed},
+        )
+    )
+
+
+def _assemble(shards: Sequence[_Shard], folder: Path, about: Mapping[str, Any]) -> list[str]:
+    """Join the shards into the two files; returns whom they could not hold, and why."""
+    headers = [json.loads(pq.read_schema(shard.path).metadata[ABOUT.encode()]) for shard in shards]
+    failed = [reason for header in headers for reason in header["failed"]]
+    if len(failed) == sum(len(shard.members) for shard in shards):
+        raise UserError(f"no subject could be read:{enumerate_names(failed)}")
+    metadata = {ABOUT: json.dumps(dict(about))}
+    schema = pq.read_schema(shards[0].path).with_metadata(metadata)
+    with (
+        replacing(folder / TABLE) as partial,
+        pq.ParquetWriter(partial, schema, write_page_checksum=True) as writer,
+    ):
+        for shard in shards:
+            writer.write_table(pq.read_table(shard.path).replace_schema_metadata(metadata))
+    latents = read_latents(folder)
+    arrays = {name: getattr(latents, name) for name in ("mu", "logvar", "recon", "kl")}
+    arrays["time_point"] = latents.time_points
+    names = {"ids": latents.ids, "patients": latents.patients, "splits": latents.splits}
+    with replacing(folder / ARRAYS) as partial:
+        # One entry: the library writes several in an order that changes from call to call.
+        # By the bytes: the library's own files are closed to other users.
+        partial.write_bytes(save(arrays, {ABOUT: json.dumps({**about, **names})}))
+    log.info("encoded %d subjects: %s", len(latents), folder)
+    return failed
