@@ -6,9 +6,16 @@ import math
 
 import pytest
 import torch
+from monai.metrics import PSNRMetric
 from torch import Tensor
 
-from vaelab.metrics.image import mean_squared_error, psnr, squared_error_within
+from vaelab.metrics.image import (
+    foreground,
+    mean_squared_error,
+    psnr,
+    squared_error_within,
+    ssim,
+)
 
 
 def ramp(*shape: int) -> Tensor:
@@ -87,3 +94,95 @@ def test_nothing_within_an_empty_mask() -> None:
     total, voxels = squared_error_within(x, x + 1, torch.zeros(1, 1, 2, 2, dtype=torch.bool))
     assert (total.item(), voxels.item()) == (0, 0)
     assert total.dtype == voxels.dtype == torch.float64
+
+
+# --- within a mask
+
+
+def test_psnr_within_a_mask_keeps_the_peak_of_the_whole() -> None:
+    x = ramp(1, 1, 4, 4)  # peak 1
+    mask = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+    mask[..., 1:3, 1:3] = True
+    x_hat = x + torch.where(mask, 0.1, 10.0)
+    assert psnr(x, x_hat, mask).item() == pytest.approx(20, abs=1e-3)
+
+
+def test_a_mask_that_holds_nowhere_has_no_mean() -> None:
+    x = ramp(1, 2, 4, 4)
+    assert mean_squared_error(x, x, torch.zeros(1, 1, 4, 4, dtype=torch.bool)).isnan().all()
+
+
+def test_the_foreground_is_what_differs_from_the_background_in_any_channel() -> None:
+    x = torch.full((1, 2, 6, 6, 6), -0.7)  # 0 before z-scoring
+    x[:, 0, 2, 2, 2] = 3.0
+    x[:, 1, 4, 4, 4] = 2.0
+    assert foreground(x).nonzero().tolist() == [[0, 0, 2, 2, 2], [0, 0, 4, 4, 4]]
+
+
+def test_padding_after_normalisation_is_no_foreground() -> None:
+    x = torch.full((1, 2, 6, 6, 6), -0.7)
+    x[..., 2:4] = torch.linspace(1, 2, 2)
+    x[..., 0] = 0.0  # padded: the mean of the volume, above its background
+    assert foreground(x).any(dim=(0, 1, 2, 3)).tolist() == [False, False, True, True, False, False]
+
+
+# --- SSIM
+
+
+def noise(*shape: int) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
+
+
+def test_an_image_is_like_itself() -> None:
+    x = noise(2, 3, 12, 12, 12)
+    torch.testing.assert_close(ssim(x, x), torch.ones(2, 3))
+
+
+def test_a_negative_is_unlike_its_image_and_a_blank_has_next_to_no_structure() -> None:
+    x = noise(1, 1, 24, 24)
+    assert ssim(x, 1 - x).item() < -0.5
+    assert 0 < ssim(x, torch.full_like(x, 0.5)).item() < 0.05
+
+
+def test_a_constant_shift_costs_luminance_alone() -> None:
+    # One window of an image whose mean is m: (2 m (m + d) + c1) / (m² + (m + d)² + c1).
+    x = noise(1, 1, 11, 11)
+    x = (x - x.min()) / (x.max() - x.min())  # range 1
+    line = torch.exp(-(torch.arange(-5.0, 6.0) ** 2) / (2 * 1.5**2))
+    window = torch.outer(line, line) / line.sum() ** 2
+    m = (window * x[0, 0]).sum().item()
+    d, c1 = 0.2, 0.01**2
+    expected = (2 * m * (m + d) + c1) / (m**2 + (m + d) ** 2 + c1)
+    assert ssim(x, x + d).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_ssim_does_not_mind_z_scoring() -> None:
+    x = noise(1, 2, 16, 16)
+    x_hat = x + 0.1 * noise(1, 2, 16, 16).flip(-1)
+    torch.testing.assert_close(
+        ssim(50 * x - 20, 50 * x_hat - 20), ssim(x, x_hat), atol=1e-3, rtol=0
+    )
+
+
+def test_ssim_within_a_mask_is_of_the_windows_centred_there() -> None:
+    x = noise(1, 1, 40, 40)
+    x_hat = x.clone()
+    x_hat[..., 20:] = 1 - x_hat[..., 20:]
+    mask = torch.zeros(1, 1, 40, 40, dtype=torch.bool)
+    mask[..., :14] = True  # windows centred left of column 15 see nothing of the negative
+    assert ssim(x, x_hat, mask).item() == pytest.approx(1, abs=1e-5)
+    assert ssim(x, x_hat, ~mask).item() < 0.5
+
+
+def test_a_constant_channel_has_no_ssim() -> None:
+    x = torch.zeros(1, 1, 12, 12)
+    assert ssim(x, x).isnan().all()
+    assert math.isfinite(ssim(noise(1, 1, 12, 12), x).item())
+
+
+def test_psnr_agrees_with_monai() -> None:
+    x, x_hat = noise(2, 1, 8, 8, 8), noise(2, 1, 8, 8, 8) * 0.9
+    for one, other in zip(x.split(1), x_hat.split(1), strict=True):
+        peak = float(one.max() - one.min())
+        monai = PSNRMetric(peak, reduction="none")(other, one)
+        torch.testing.assert_close(psnr(one, other), monai)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -132,3 +133,74 @@ def test_an_alpha_outside_0_and_1_is_refused(
 ):
     assert door("task=evaluate", f"run_dir={run_dir}", "task.alpha=1.5") == 1
     assert "task.alpha=1.5" in capfd.readouterr().out
+
+
+def test_the_latent_space_is_taken_apart(door: Door, run_dir: Path):
+    assert door("task=evaluate", f"run_dir={run_dir}", "task.importance_samples=3") == 0
+    latent = metrics_of(run_dir)["latent"]
+    assert sum(latent["kl_nats_per_unit"]) == pytest.approx(latent["kl_nats_per_sample"], rel=1e-3)
+    parts = latent["kl_decomposition_nats"]
+    assert parts["samples"] == 12
+    assert parts["mutual_information"] <= parts["mutual_information_limit"] + 1e-9
+    assert parts["mutual_information_limit"] == pytest.approx(math.log(12))
+    terms = ("mutual_information", "total_correlation", "dimension_wise_kl")
+    # 2048 draws of a few nats' spread.
+    total = sum(parts[name] for name in terms)
+    assert total == pytest.approx(latent["kl_nats_per_sample"], rel=0.1, abs=0.3)
+    bound = latent["log_likelihood_nats"]
+    assert bound["dimensions"] == 32 * 32
+    assert bound["gain"] > 0  # Jensen's inequality: the bound is above the mean log weight
+    assert (run_dir / "figures" / "kl_decomposition.png").is_file()
+
+
+def test_the_elbo_of_drawn_z_is_the_objective_up_to_its_constant(door: Door, run_dir: Path):
+    assert door("task=evaluate", f"run_dir={run_dir}", "task.importance_samples=50") == 0
+    metrics = metrics_of(run_dir)
+    bound, objective = metrics["latent"]["log_likelihood_nats"], metrics["objective"]
+    # recon is of z = mu, and drawn z are worse by what their noise does: the ELBO is no higher.
+    of_mu = -(objective["recon_sum"] + objective["kl_sum_nats"]) / metrics["samples"]
+    of_mu -= bound["dimensions"] / 2 * math.log(math.pi)
+    assert bound["elbo"] <= of_mu + 1
+    assert bound["elbo"] == pytest.approx(of_mu, rel=0.1)
+
+
+def test_the_bound_on_the_likelihood_can_be_left_out(door: Door, run_dir: Path):
+    assert door("task=evaluate", f"run_dir={run_dir}", "task.importance_samples=0") == 0
+    metrics = metrics_of(run_dir)
+    assert "log_likelihood_nats" not in metrics["latent"]
+    assert "probes" not in metrics  # X-rays have no table of factors
+    (similarity,) = metrics["reconstruction"]["ssim_per_channel"].values()
+    assert 0 < similarity <= 1
+    assert not [name for name in metrics["reconstruction"] if "brain" in name]
+
+
+def test_a_negative_number_of_importance_samples_is_refused(
+    door: Door, run_dir: Path, capfd: pytest.CaptureFixture[str]
+):
+    assert door("task=evaluate", f"run_dir={run_dir}", "task.importance_samples=-1") == 1
+    assert "task.importance_samples=-1" in capfd.readouterr().out
+
+
+def test_known_factors_of_volumes_are_probed_and_the_brain_is_judged_apart(
+    door: Door, phantoms: str, tmp_path: Path
+):
+    cohort = ("dataset.phantoms.num_patients=12", "dataset.phantoms.num_followups=2")
+    arguments = (*TINY_MRI, *cohort, phantoms, "~task.then", "train.max_epochs=1")
+    assert door(*arguments, "run_dir=mri") == 0
+    assert door("task=evaluate", "run_dir=mri", "task.num_resamples=20") == 0
+    metrics = metrics_of(tmp_path / "mri")
+    probes = metrics["probes"]
+    assert (probes["subjects"], probes["patients"]) == (14, 12)
+    assert list(probes["r2"]) == ["tumour_volume_mm3", "head_size", "time_point"]
+    for factor in probes["r2"].values():
+        for side in ("latents", "voxels", "gain"):
+            assert factor[side]["low"] <= factor[side]["high"]
+        assert factor["latents"]["value"] <= 1
+    # Head size is plain to see in voxels.
+    assert probes["r2"]["head_size"]["voxels"]["value"] > 0
+    found = metrics["reconstruction"]
+    assert list(found["psnr_db_brain_per_channel"]) == ["t1c", "t1n", "t2f", "t2w"]
+    # The background is a constant, which any network reconstructs better than a brain.
+    for name, value in found["mse_per_channel"].items():
+        assert found["mse_brain_per_channel"][name] > value
+    assert (tmp_path / "mri" / "figures" / "probes.png").is_file()

@@ -3,23 +3,71 @@
 from __future__ import annotations
 
 import torch
+from monai.metrics.regression import compute_ssim_and_cs
 from torch import Tensor
 
+SSIM_WINDOW = 11
+"""Side of the Gaussian window in pixels or voxels (Wang et al. 2004), sigma 1.5."""
+FAINT = 1e-3
+"""Share of a channel's range below which a voxel is background: resampling leaves a rim of that."""
 
-def mean_squared_error(x: Tensor, x_hat: Tensor) -> Tensor:
-    """Mean squared error of each sample and channel over its voxels, (B, C, ...) → (B, C)."""
-    return (x.float() - x_hat.float()).square().flatten(2).mean(2)
+
+def mean_squared_error(x: Tensor, x_hat: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean squared error of each sample and channel over its voxels, (B, C, ...) → (B, C).
+
+    Args:
+        x: (B, C, ...).
+        x_hat: shaped like ``x``.
+        mask: bool, (B, 1, ...): only voxels where it holds; NaN where there is none.
+    """
+    return masked_mean((x.float() - x_hat.float()).square(), mask)
 
 
-def psnr(x: Tensor, x_hat: Tensor) -> Tensor:
+def psnr(x: Tensor, x_hat: Tensor, mask: Tensor | None = None) -> Tensor:
     """Peak signal-to-noise ratio in dB of each sample and channel, (B, C, ...) → (B, C).
 
-    10 log10(peak^2 / MSE). The peak is the channel's own range in ``x``: z-scored MRI has no
-    maximum of its own. A perfect reconstruction gives infinity.
+    10 log10(peak^2 / MSE). The peak is the channel's own range in the whole of ``x``, whatever the
+    mask: z-scored MRI has no maximum of its own. A perfect reconstruction gives infinity.
     """
-    voxels = x.float().flatten(2)
-    peak = voxels.amax(2) - voxels.amin(2)
-    return 10 * torch.log10(peak.square() / mean_squared_error(x, x_hat))
+    _, span = _range(x)
+    return 10 * torch.log10(span.square() / mean_squared_error(x, x_hat, mask))
+
+
+def ssim(x: Tensor, x_hat: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Structural similarity of each sample and channel, at most 1, (B, C, ...) → (B, C); no unit.
+
+    Wang et al. 2004 by MONAI, Gaussian window of 11, valid windows only. Both images are scaled so
+    that the channel's own range in ``x`` becomes 0 to 1: the luminance term takes intensities from
+    0 up, which z-scored MRI is not. NaN for a channel that is constant.
+
+    Args:
+        x: (B, C, ...), each side at least ``SSIM_WINDOW``.
+        x_hat: shaped like ``x``.
+        mask: bool, (B, 1, ...): the mean is over windows whose centre is where it holds.
+    """
+    dims = x.dim() - 2
+    low, span = (part.reshape(*part.shape, *[1] * dims) for part in _range(x))
+    window = [SSIM_WINDOW] * dims
+    similarity, _ = compute_ssim_and_cs(
+        (x_hat.float() - low) / span, (x.float() - low) / span, dims, window, [1.5] * dims
+    )
+    if mask is not None:
+        rim = SSIM_WINDOW // 2
+        for axis in range(2, x.dim()):
+            mask = mask.narrow(axis, rim, mask.shape[axis] - 2 * rim)
+    return masked_mean(similarity, mask)
+
+
+def foreground(x: Tensor) -> Tensor:
+    """Where a volume is not background, (B, C, ...) → bool (B, 1, ...): the brain, once stripped.
+
+    Background has the smallest value of each channel, as 0 outside the brain has after z-scoring;
+    foreground is what is above it in any channel. Padding is exactly 0 in all channels and no
+    foreground. Of volumes that still show a skull this is the head.
+    """
+    low, span = (part.reshape(*part.shape, *[1] * (x.dim() - 2)) for part in _range(x))
+    bright = (x.float() > low + FAINT * span).any(1, keepdim=True)
+    return bright & (x != 0).any(1, keepdim=True)
 
 
 def squared_error_within(x: Tensor, x_hat: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,3 +84,19 @@ def squared_error_within(x: Tensor, x_hat: Tensor, mask: Tensor) -> tuple[Tensor
     inside = mask.expand_as(x)
     error = (x.double() - x_hat.double()).square()
     return error[inside].sum(), inside.sum().double()
+
+
+def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean of each sample and channel where a mask holds, (B, C, ...) → (B, C); NaN for nowhere."""
+    if mask is None:
+        return values.flatten(2).mean(2)
+    # Not a product: 0 times the NaN of a voxel outside would be NaN.
+    inside = torch.where(mask, values, torch.zeros_like(values)).flatten(2).sum(2)
+    return inside / mask.flatten(2).sum(2)
+
+
+def _range(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Smallest value of each sample and channel and the range above it, both (B, C), float32."""
+    voxels = x.float().flatten(2)
+    low = voxels.amin(2)
+    return low, voxels.amax(2) - low

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from vaelab.anomaly.calibration import ConformalCalibration, check_alpha
-from vaelab.anomaly.detector import Finding
-from vaelab.atomic import replacing, write_json
+from vaelab.atomic import write_json
 from vaelab.data.index import Record
 from vaelab.errors import UserError
 from vaelab.metrics.detection import (
@@ -26,9 +21,8 @@ from vaelab.metrics.detection import (
     subgroup_detection,
     subgroup_of,
 )
-from vaelab.metrics.image import mean_squared_error, psnr, squared_error_within
-from vaelab.metrics.latent import ACTIVE_THRESHOLD, active_units
-from vaelab.objective.elbo import kl_per_dimension, squared_error
+from vaelab.metrics.latent import ACTIVE_THRESHOLD
+from vaelab.report.diagnostic_figures import decomposition_figure, probe_figure
 from vaelab.report.figures import (
     kl_per_dimension as kl_figure,
 )
@@ -39,8 +33,11 @@ from vaelab.report.figures import (
     score_histogram,
 )
 from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.judging import CALIBRATION, calibrate, examine, judged_split, load_detector
+from vaelab.tasks.judging import calibrate, examine, judged_split, load_detector
+from vaelab.tasks.latent_space import ImportanceWeights, latent_diagnostics, latent_headline
 from vaelab.tasks.localise import localise
+from vaelab.tasks.probing import probe_factors, probe_headline
+from vaelab.tasks.tally import Tally
 from vaelab.training.history import read_history
 
 log = logging.getLogger(__name__)
@@ -49,9 +46,9 @@ log = logging.getLogger(__name__)
 class Evaluate:
     """Writes ``metrics.json``, ``scores.csv`` and ``figures/`` into the run folder.
 
-    What is judged follows from the batch: reconstruction and latent use always; detection
+    What is judged follows from the batch: reconstruction and latent space always; detection
     where it has labels; tumour against the rest where it has segmentations; localisation where
-    it has masks or segmentations.
+    it has masks or segmentations; linear probes where there is a table of factors.
 
     Detection is judged on all test images and on the balanced split, with intervals by a
     bootstrap over patients, and ``calibration.json`` is written: the scores of held-out normal
@@ -60,19 +57,35 @@ class Evaluate:
     Args:
         alpha: share of false alarms to tolerate where a decision is reported, in (0, 1).
         num_resamples: of the bootstrap.
-        seed: of the bootstrap, and of what localisation chooses its threshold on.
+        seed: of the bootstrap, of draws of z, and of what localisation chooses its threshold on.
+        importance_samples: z decoded for each image, for a bound on its log-likelihood; 0 for none.
+        probe_factors: columns of the dataset's ``factors.csv`` to read from the latents, where
+            there is one.
 
     Raises:
         UserError: for a value that cannot work.
     """
 
-    def __init__(self, alpha: float = 0.05, num_resamples: int = 1000, seed: int = 0) -> None:
+    def __init__(
+        self,
+        alpha: float = 0.05,
+        num_resamples: int = 1000,
+        seed: int = 0,
+        importance_samples: int = 8,
+        probe_factors: Sequence[str] = (),
+    ) -> None:
         check_alpha(alpha)
         if num_resamples < 1:
             raise UserError(f"task.num_resamples={num_resamples}: at least 1 is needed; try 1000")
+        if importance_samples < 0:
+            raise UserError(
+                f"task.importance_samples={importance_samples}: cannot be negative; 0 is off"
+            )
         self.alpha = alpha
         self.num_resamples = num_resamples
         self.seed = seed
+        self.importance_samples = importance_samples
+        self.probe_factors = list(probe_factors)
 
     def __call__(self, experiment: Experiment) -> float:
         """Evaluate on the test split, or the validation split where there is none.
@@ -82,20 +95,30 @@ class Evaluate:
         """
         detector = load_detector(experiment)
         experiment.data.setup("test")
-        tally = _Tally(list(experiment.data.channel_names))
+        tally = Tally(list(experiment.data.channel_names), detector.device)
+        weights = ImportanceWeights(
+            detector.model, detector.device, self.importance_samples, self.seed
+        )
         splits = experiment.data.splits
         split = judged_split(experiment.data)
         for batch, finding in examine(detector, experiment.data.loader(split)):
             tally.add(batch, finding)
+            weights.add(batch["image"], finding.output.mu, finding.output.logvar)
         metrics: dict[str, Any] = {
             "weights": experiment.weights.name,
             "score": type(experiment.score).__name__,
         }
         metrics |= tally.metrics(experiment.annealing.target)
+        if len(tally.ids) > 1:
+            metrics["latent"] |= latent_diagnostics(tally.mu, tally.logvar, self.seed)
+        metrics["latent"] |= weights.metrics()
+        probes = probe_factors(
+            experiment, detector.model, self.probe_factors, self.num_resamples, self.seed
+        )
+        if probes:
+            metrics["probes"] = probes
         if tally.labels:
             calibration = calibrate(experiment, detector)
-            content = calibration.to_json() | {"score": metrics["score"]}
-            write_json(experiment.run_dir / CALIBRATION, content)
             metrics |= self._detection(tally, splits, calibration)
         localisation = localise(experiment, detector, self.seed)
         if localisation:
@@ -104,12 +127,15 @@ class Evaluate:
         tally.write_scores(experiment.run_dir / "scores.csv")
         _draw(experiment, tally, metrics)
         log.info("%s", _headline(metrics))
+        log.info("latent space: %s", ", ".join(latent_headline(metrics["latent"])))
+        if probes:
+            log.info("linear probes: %s", "; ".join(probe_headline(probes)))
         result: float = metrics["reconstruction"]["mse"]
         return result
 
     def _detection(
         self,
-        tally: _Tally,
+        tally: Tally,
         splits: Mapping[str, Sequence[Record]],
         calibration: ConformalCalibration,
     ) -> dict[str, Any]:
@@ -164,93 +190,16 @@ def _where(values: Sequence[str], chosen: np.ndarray) -> list[str]:
     return [value for value, wanted in zip(values, chosen, strict=True) if wanted]
 
 
-class _Tally:
-    """Numbers of all samples; nothing the size of an image is kept."""
-
-    def __init__(self, channel_names: list[str]) -> None:
-        self.channel_names = channel_names
-        self.ids: list[str] = []
-        self.labels: list[int] = []
-        self.scores: list[Tensor] = []
-        self.errors: list[Tensor] = []
-        self.mses: list[Tensor] = []
-        self.psnrs: list[Tensor] = []
-        self.mus: list[Tensor] = []
-        self.kls: list[Tensor] = []
-        self.tumour = torch.zeros(2, dtype=torch.float64)
-        self.rest = torch.zeros(2, dtype=torch.float64)
-
-    def add(self, batch: dict[str, Any], finding: Finding) -> None:
-        x: Tensor = batch["image"]
-        self.ids += list(batch["id"])
-        self.scores.append(finding.score)
-        self.errors.append(squared_error(x, finding.x_hat))
-        self.mses.append(mean_squared_error(x, finding.x_hat))
-        self.psnrs.append(psnr(x, finding.x_hat))
-        self.mus.append(finding.output.mu)
-        self.kls.append(kl_per_dimension(finding.output.mu, finding.output.logvar))
-        if "label" in batch:
-            self.labels += batch["label"].tolist()
-        if "seg" in batch:
-            tumour = batch["seg"] > 0
-            self.tumour += torch.stack(squared_error_within(x, finding.x_hat, tumour))
-            self.rest += torch.stack(squared_error_within(x, finding.x_hat, ~tumour))
-
-    def metrics(self, beta: float) -> dict[str, Any]:
-        mse, ratio = torch.cat(self.mses), torch.cat(self.psnrs)  # (N, C)
-        kl, mu = torch.cat(self.kls), torch.cat(self.mus)  # (N, z)
-        recon = float(torch.cat(self.errors).double().sum())
-        kl_sum = float(kl.double().sum())
-        result: dict[str, Any] = {
-            "samples": len(self.ids),
-            "reconstruction": {
-                "mse": float(mse.mean()),
-                "mse_per_channel": self._by_channel(mse),
-                "psnr_db_per_channel": self._by_channel(ratio),
-            },
-            "objective": {
-                "beta": beta,
-                "recon_sum": recon,
-                "kl_sum_nats": kl_sum,
-                "neg_elbo_sum": recon + beta * kl_sum,
-            },
-            "latent": {
-                "active_units": active_units(mu) if len(mu) > 1 else None,
-                "units": mu.shape[1],
-                "kl_nats_per_sample": kl_sum / len(self.ids),
-            },
-        }
-        if float(self.tumour[1]) > 0:
-            tumour, rest = (float(total / count) for total, count in (self.tumour, self.rest))
-            result["tumour"] = {"mse_tumour": tumour, "mse_rest": rest, "ratio": tumour / rest}
-        return result
-
-    def scores_and_labels(self) -> tuple[np.ndarray, np.ndarray]:
-        return torch.cat(self.scores).numpy(), np.array(self.labels)
-
-    def kl_of_units(self) -> np.ndarray:
-        mean: np.ndarray = torch.cat(self.kls).mean(0).numpy()
-        return mean
-
-    def write_scores(self, path: Path) -> None:
-        labels: list[int | str] = [*self.labels] if self.labels else [""] * len(self.ids)
-        rows = zip(self.ids, labels, torch.cat(self.scores).tolist(), strict=True)
-        with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(["id", "label", "score"])
-            writer.writerows(rows)
-
-    def _by_channel(self, values: Tensor) -> dict[str, float | None]:
-        """Mean over samples; None where it is not finite, as PSNR is for a constant channel."""
-        means = [mean if math.isfinite(mean) else None for mean in values.mean(0).tolist()]
-        return dict(zip(self.channel_names, means, strict=True))
-
-
-def _draw(experiment: Experiment, tally: _Tally, metrics: dict[str, Any]) -> None:
+def _draw(experiment: Experiment, tally: Tally, metrics: dict[str, Any]) -> None:
     folder = experiment.run_dir / "figures"
     save_figure(
         kl_figure(tally.kl_of_units(), threshold=ACTIVE_THRESHOLD), folder / "kl_per_dimension.png"
     )
+    decomposition = metrics["latent"].get("kl_decomposition_nats")
+    if decomposition:
+        save_figure(decomposition_figure(decomposition), folder / "kl_decomposition.png")
+    if "probes" in metrics:
+        save_figure(probe_figure(metrics["probes"]), folder / "probes.png")
     history = experiment.run_dir / "logs" / "metrics.csv"
     if history.is_file():
         save_figure(learning_curves(read_history(history)), folder / "learning_curves.png")
@@ -264,8 +213,6 @@ def _draw(experiment: Experiment, tally: _Tally, metrics: dict[str, Any]) -> Non
 
 def _headline(metrics: dict[str, Any]) -> str:
     parts = [f"{metrics['samples']} samples", f"MSE {metrics['reconstruction']['mse']:.4g}"]
-    latent = metrics["latent"]
-    parts.append(f"active units {latent['active_units']}/{latent['units']}")
     if "detection" in metrics:
         detection = metrics["detection"]
         parts.append(f"AUROC {detection['auroc']:.3f} AP {detection['average_precision']:.3f}")

@@ -1,0 +1,61 @@
+"""Intervals by resampling patients, for numbers that are sums over scans or pairs of scans.
+
+A resample is a row of weights: how often each patient was drawn. A measure that takes such rows
+gives its value on all resamples at once, and on the data as they are for a row of ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vaelab.metrics.detection import Estimate
+
+Floats = NDArray[np.float64]
+
+
+def patient_weights(patients: Sequence[str], num_resamples: int, seed: int) -> Floats:
+    """How often each scan counts, (1 + R, N): first the data as they are, then R resamples.
+
+    Scans of one patient are drawn together (Field & Welsh 2007, the cluster bootstrap).
+
+    Args:
+        patients: of each scan, (N,).
+        num_resamples: R.
+        seed: of the draws.
+    """
+    names, of_scan = np.unique(np.asarray(patients), return_inverse=True)
+    draw = np.random.default_rng(seed)
+    times = draw.multinomial(len(names), np.full(len(names), 1 / len(names)), num_resamples)
+    return np.vstack([np.ones(len(of_scan)), times[:, of_scan]]).astype(float)
+
+
+def interval(values: Floats, level: float = 0.95) -> Estimate:
+    """The first value with the percentile interval of the rest (Efron 1979), (1 + R,).
+
+    A resample without any weight where it matters is NaN and left out.
+    """
+    tail = 50 * (1 - level)
+    rest = values[1:][np.isfinite(values[1:])]
+    low, high = np.percentile(rest, (tail, 100 - tail)) if len(rest) else (np.nan, np.nan)
+    return Estimate(float(values[0]), float(low), float(high))
+
+
+def over_scans(numbers: Floats, weights: Floats) -> Floats:
+    """Weighted sum of a number per scan, (N,) → (1 + R,)."""
+    result: Floats = weights @ numbers
+    return result
+
+
+def over_pairs(numbers: Floats, weights: Floats) -> Floats:
+    """Weighted sum over pairs of different scans, (N, N) → (1 + R,).
+
+    A pair counts w_i w_j times. A scan that was drawn twice makes no pair with itself, whose
+    distance of zero would say nothing of the space.
+    """
+    between = numbers.copy()
+    np.fill_diagonal(between, 0)
+    result: Floats = ((weights @ between) * weights).sum(1)
+    return result

@@ -1,0 +1,102 @@
+"""Can a known factor be read from the latents by a linear map, and better than from voxels?
+
+A linear probe (Alain & Bengio 2017, arXiv:1610.01644): ridge regression, judged on patients that
+it was not fitted on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.decomposition import KernelPCA
+from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import GroupKFold
+
+from vaelab.metrics.bootstrap import interval, over_scans, patient_weights
+from vaelab.metrics.detection import Estimate
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+Features = Callable[[Rows, Rows], tuple[Floats, Floats]]
+"""(rows to fit on, rows to predict) → their features; what is fitted sees the former alone."""
+
+PENALTIES = np.logspace(-5, 3, 33)  # relative to the mean squared length of a row of features
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Probe:
+    """R² of one factor, no unit: 1 is exact, 0 is guessing the mean, below 0 is worse than that."""
+
+    latents: Estimate
+    voxels: Estimate
+    """From as many principal components of the voxels as there are latent units."""
+    gain: Estimate
+    """R² of latents less R² of voxels, on the same resamples of patients."""
+
+
+def probe(
+    factor: Floats,
+    latents: Features,
+    voxels: Features,
+    patients: Sequence[str],
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> Probe:
+    """Probe one factor, (N,), with 95 % intervals from a bootstrap over patients.
+
+    The bootstrap is of the judgement, not of the fit: it does not know how another cohort would
+    have trained probe and network.
+    """
+    weights = patient_weights(patients, num_resamples, seed)
+    found = [cross_validated_r2(factor, each, patients, weights) for each in (latents, voxels)]
+    return Probe(interval(found[0]), interval(found[1]), interval(found[0] - found[1]))
+
+
+def cross_validated_r2(
+    factor: Floats, features: Features, patients: Sequence[str], weights: Floats
+) -> Floats:
+    """Out-of-fold R² of ridge regression on each row of weights, (R,).
+
+    1 - sum (y - y_hat)^2 / sum (y - mean of the fold's training part)^2. Folds keep patients
+    together. The penalty is chosen within the training part by leave-one-out.
+    """
+    error, total = np.empty(len(factor)), np.empty(len(factor))
+    folds = GroupKFold(min(FOLDS, len(set(patients))))
+    for fit, test in folds.split(factor, groups=np.asarray(patients)):
+        x_fit, x_test = features(fit, test)
+        mean = x_fit.mean(0)
+        scale = np.sqrt(((x_fit - mean) ** 2).sum() / len(fit)) or 1.0
+        ridge = RidgeCV(alphas=PENALTIES * len(fit)).fit((x_fit - mean) / scale, factor[fit])
+        error[test] = (factor[test] - ridge.predict((x_test - mean) / scale)) ** 2
+        total[test] = (factor[test] - factor[fit].mean()) ** 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        result: Floats = 1 - over_scans(error, weights) / over_scans(total, weights)
+    return result
+
+
+def latent_features(mu: Floats) -> Features:
+    """Posterior means as they are, (N, z)."""
+    return lambda fit, test: (mu[fit], mu[test])
+
+
+def voxel_features(gram: Floats, components: int) -> Features:
+    """Principal components of voxels, fitted within each fold, from inner products alone.
+
+    Args:
+        gram: inner products of all pairs of images, (N, N): N images of any size fit.
+        components: how many; never more than the images fitted on span.
+    """
+
+    def features(fit: Rows, test: Rows) -> tuple[Floats, Floats]:
+        count = min(components, len(fit) - 1)
+        pca = KernelPCA(count, kernel="precomputed", eigen_solver="dense")
+        return (
+            pca.fit_transform(gram[np.ix_(fit, fit)]),
+            pca.transform(gram[np.ix_(test, fit)]),
+        )
+
+    return features

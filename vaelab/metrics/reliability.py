@@ -1,0 +1,109 @@
+"""Does one subject, seen twice, land in one place? Intraclass correlation and time points."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
+from scipy.stats import rankdata
+
+from vaelab.metrics.bootstrap import over_scans
+
+Floats = NDArray[np.float64]
+
+
+class ICC(NamedTuple):
+    """Intraclass correlations of single measurements; no unit, 1 is perfect, 0 is chance.
+
+    Shrout & Fleiss 1979 (Psychological Bulletin 86), by their names.
+    """
+
+    one_way: float
+    """ICC(1,1): repeats of a subject have no order."""
+    two_way_random: float
+    """ICC(2,1): the same k raters, drawn from many, saw every subject; agreement."""
+    two_way_mixed: float
+    """ICC(3,1): the same k raters, the only ones of interest; consistency."""
+
+
+def icc(ratings: Floats) -> ICC:
+    """The ICCs of single measurements of one quantity, (N subjects, k repeats), both from 2."""
+    n, k = ratings.shape
+    mean = ratings.mean()
+    of_subject, of_rater = ratings.mean(1), ratings.mean(0)
+    between = k * ((of_subject - mean) ** 2).sum() / (n - 1)
+    within = ((ratings - of_subject[:, None]) ** 2).sum() / (n * (k - 1))
+    raters = n * ((of_rater - mean) ** 2).sum() / (k - 1)
+    residual = ratings - of_subject[:, None] - of_rater + mean
+    error = (residual**2).sum() / ((n - 1) * (k - 1))
+    return ICC(
+        float((between - within) / (between + (k - 1) * within)),
+        float((between - error) / (between + (k - 1) * error + k * (raters - error) / n)),
+        float((between - error) / (between + (k - 1) * error)),
+    )
+
+
+def space_icc(repeats: Floats, weights: Floats) -> Floats:
+    """ICC(1,1) of points in space: squared distances in place of squared differences.
+
+    Mean squares are summed over units before the quotient, so that a unit counts by its variance
+    (the image intraclass correlation of Shou et al. 2013, Cogn. Affect. Behav. Neurosci. 13). With
+    one unit it is ICC(1,1).
+
+    Args:
+        repeats: positions of each subject's repeats, (N, k, z).
+        weights: how often each subject counts, (R, N).
+
+    Returns:
+        (R,); NaN where fewer than two subjects count or nothing varies.
+    """
+    _, k, _ = repeats.shape
+    of_subject = repeats.mean(1)  # (N, z)
+    count = weights.sum(1)
+    squares = over_scans((of_subject**2).sum(1), weights)
+    mean = (weights @ of_subject) / count[:, None]  # (R, z)
+    deviation = ((repeats - of_subject[:, None]) ** 2).sum((1, 2))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        between = k * (squares - count * (mean**2).sum(1)) / (count - 1)
+        within = over_scans(deviation, weights) / (count * (k - 1))
+        result: Floats = (between - within) / (between + (k - 1) * within)
+    return result
+
+
+def same_patient_auroc(points: Floats, patients: NDArray[np.str_], weights: Floats) -> Floats:
+    """Chance that two scans of one patient are closer than one of them is to another patient's.
+
+    For each patient with several scans: over each of their scans, pairs with the patient's own
+    other scans against pairs with everybody else's, ties half. 0.5 is chance, 1 is perfect.
+
+    Args:
+        points: (N, z).
+        patients: of each scan, (N,).
+        weights: how often each scan counts, the same for all scans of a patient, (R, N).
+
+    Returns:
+        (R,): the mean over scans that have a sibling; NaN where none counts.
+    """
+    distance = distances(points)
+    of_scan = np.full(len(points), np.nan)
+    for scan, row in enumerate(distance):
+        own = patients == patients[scan]
+        own[scan] = False
+        others = patients != patients[scan]
+        if own.any() and others.any():
+            ranks = rankdata(np.concatenate([row[own], row[others]]))
+            n_own, n_others = own.sum(), others.sum()
+            lost = ranks[:n_own].sum() - n_own * (n_own + 1) / 2  # others closer than own
+            of_scan[scan] = 1 - lost / (n_own * n_others)
+    judged = np.isfinite(of_scan)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        result: Floats = over_scans(of_scan[judged], weights[:, judged]) / weights[:, judged].sum(1)
+    return result
+
+
+def distances(points: Floats) -> Floats:
+    """Euclidean distances of all pairs, (N, z) → (N, N), in units of the latent."""
+    result: Floats = cdist(points, points)
+    return result

@@ -1,0 +1,27 @@
+"""From a number with an interval and a threshold to a word."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from vaelab.metrics.detection import Estimate
+
+Verdict = Literal["stable", "not stable", "undecided"]
+
+
+def verdict(estimate: Estimate, threshold: float) -> Verdict:
+    """Stable when the whole interval is at or above the threshold, not stable when it is below.
+
+    An interval that holds the threshold, or that is not finite, decides nothing.
+    """
+    if estimate.low >= threshold:
+        return "stable"
+    return "not stable" if estimate.high < threshold else "undecided"
+
+
+def overall(verdicts: Sequence[Verdict]) -> Verdict:
+    """Not stable when any is not; stable when all are; else undecided."""
+    if "not stable" in verdicts:
+        return "not stable"
+    return "stable" if set(verdicts) == {"stable"} else "undecided"

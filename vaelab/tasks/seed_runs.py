@@ -1,0 +1,146 @@
+"""Runs that differ in their seed alone: trained, or found in folders."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped, unused-ignore]
+
+from vaelab.errors import UserError
+from vaelab.tasks.experiment import Experiment
+
+log = logging.getLogger(__name__)
+
+CONFIG = "config_resolved.yaml"
+SECTIONS = (
+    "dataset", "model", "annealing", "hardware", "score", "logger", "train", "logging",
+)  # fmt: skip
+
+
+def train_seeds(experiment: Experiment, seeds: Sequence[int]) -> list[Path]:
+    """Train the run's config once for each seed, in processes of their own, one after another.
+
+    Weights, order of batches and sampling vary; the split by patient is the run's. A seed that is
+    done is left as it is, one that was cut off goes on.
+
+    Returns:
+        The runs' folders, ``<run_dir>/seeds/seed_<seed>``.
+
+    Raises:
+        UserError: when a training fails.
+    """
+    if not seeds:
+        return []
+    experiment.data.setup("fit")  # writes the split that all share
+    with (experiment.run_dir / CONFIG).open(encoding="utf-8") as file:
+        config = yaml.safe_load(file)
+    folders = []
+    for seed in seeds:
+        folder = experiment.run_dir / "seeds" / f"seed_{seed}"
+        folders.append(folder)
+        if is_done(folder):
+            log.info("seed %d: trained already, in %s", seed, folder)
+            continue
+        if (folder / "checkpoints" / "last.ckpt").is_file():
+            arguments = [f"resume={folder}"]
+        else:
+            shutil.rmtree(folder, ignore_errors=True)  # cut off before its first checkpoint
+            arguments = overrides(config, experiment.run_dir, folder, seed)
+        log.info("seed %d: training in %s", seed, folder)
+        command = [sys.executable, "-m", "vaelab.run", *arguments]
+        status = subprocess.run(command, check=False).returncode  # noqa: S603  # our own door
+        if status:
+            raise UserError(
+                f"task.seeds: training of seed {seed} ended with exit status {status}, see "
+                f"{folder / 'train.log'}; the same command goes on with it"
+            )
+    return folders
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a run says of itself that it ended well."""
+    status = folder / "status.json"
+    return status.is_file() and json.loads(status.read_text("utf-8"))["state"] == "done"
+
+
+def overrides(config: Mapping[str, Any], run_dir: Path, folder: Path, seed: int) -> list[str]:
+    """Arguments of the door that train a saved config anew, in another folder with another seed.
+
+    Args:
+        config: what ``config_resolved.yaml`` holds.
+        run_dir: the run's folder; paths below it become paths below ``folder``, but for the split
+            and the cache, which are shared.
+        folder: of the new run.
+        seed: of the new run.
+    """
+    arguments = [f"{group}={option}" for group, option in config["choices"].items()]
+    for section in SECTIONS:
+        for key, value in _leaves(config[section], section):
+            arguments.append(f"++{key}={_literal(_moved(value, str(config['run_dir']), folder))}")
+    return [
+        *arguments,
+        "task=train",
+        "~task.then",
+        f"train.seed={seed}",
+        f"dataset.seed={seed}",
+        f"dataset.splits_dir={_literal(str(run_dir / 'splits'))}",
+        f"dataset.cache_dir={_literal(str(config['dataset']['cache_dir']))}",
+        f"run_dir={folder}",
+    ]
+
+
+def runs_in(folders: Sequence[str], weights: str) -> list[Path]:
+    """Trained runs: each folder itself, or those directly in it, ordered by name.
+
+    Raises:
+        UserError: for a folder that holds none.
+    """
+    found: list[Path] = []
+    for name in folders:
+        folder = Path(name).expanduser()
+        inside = sorted(folder.iterdir()) if folder.is_dir() else []
+        runs = [one for one in (folder, *inside) if (one / "checkpoints" / weights).is_file()]
+        if not runs:
+            raise UserError(
+                f"task.runs={name}: neither a trained run, with checkpoints/{weights}, nor a "
+                "folder of such; runs are in outputs/ and multirun_sweeps/"
+            )
+        found += runs[:1] if runs[0] == folder else runs
+    return found
+
+
+def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping) and node:
+        for key, value in node.items():
+            yield from _leaves(value, f"{path}.{key}")
+    else:
+        yield path, node
+
+
+def _moved(value: Any, old: str, folder: Path) -> Any:
+    if isinstance(value, str) and (value == old or value.startswith(f"{old}/")):
+        return str(folder) + value[len(old) :]
+    return value
+
+
+def _literal(value: Any) -> str:
+    """A plain value as Hydra's grammar of overrides writes it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        escaped = value.replace("'", "\\'")
+        return f"'{escaped}'"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_literal(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(_literal(one) for one in value) + "]"
+    return str(value)
