@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +57,6 @@ def test_mean_and_worst_are_over_the_shifts_asked_for(door: Door, run_dir: Path)
     assert result["mean"]["auroc"] == np.mean(aurocs)
     assert result["worst"]["auroc"] == min(aurocs)
     assert result["shifts"][result["worst_shift"]]["auroc"] == min(aurocs)
-    assert content_of(run_dir / "status.json")["value"] == result["mean"]["auroc"]
     # Nobody has calibrated this run.
     assert result["clean"]["false_alarm_rate"] is None
     assert result["worst"]["false_alarm_rate"] is None
@@ -87,6 +88,67 @@ def test_a_calibration_of_another_score_counts_no_false_alarms(
     assert door(*arguments) == 0
     assert "there are no p-values and flags" in capfd.readouterr().out
     assert content_of(run_dir / "robustness.json")["clean"]["false_alarm_rate"] is None
+
+
+def test_all_scores_are_judged_on_the_same_images(door: Door, run_dir: Path):
+    arguments = ("task=robustness", f"run_dir={run_dir}", "task.shifts=[blur]")
+    assert door(*arguments) == 0
+    result = content_of(run_dir / "robustness.json")
+    assert list(result["scores"]) == [
+        "squared_error", "kl", "elbo", "smoothed_residual", "mahalanobis", "fused",
+        "central_residual",
+    ]  # fmt: skip
+    # The run's own score is the squared error: its column is there twice, and the same.
+    own, again = result["shifts"]["blur"], result["scores"]["squared_error"]["shifts"]["blur"]
+    assert own["auroc"] == again["auroc"]
+    assert door(*arguments, "score=mahalanobis") == 0
+    alone = content_of(run_dir / "robustness.json")
+    among = result["scores"]["mahalanobis"]
+    assert alone["clean"]["auroc"] == among["clean"]["auroc"]
+    assert alone["shifts"]["blur"]["auroc"] == among["shifts"]["blur"]["auroc"]
+
+
+def test_several_runs_give_mean_and_deviation(door: Door, run_dir: Path, tmp_path: Path):
+    shutil.copytree(run_dir, tmp_path / "other")
+    quick = ("task.shifts=[blur]", "task=robustness")
+    assert door(*quick, "run_dir=other") == 0
+    path = tmp_path / "other" / "robustness.json"
+    edited = content_of(path)
+    clean = edited["clean"]["auroc"]
+    edited["clean"]["auroc"] = clean + 0.2  # mean +0.1, deviation 0.2 / sqrt(2)
+    path.write_text(json.dumps(edited))
+    assert door(*quick, f"run_dir={run_dir}", "task.with_runs=[other]") == 0
+    table = (run_dir / "robustness.md").read_text()
+    assert "AUROC over 2 runs" in table
+    assert f"{clean + 0.1:.3f} ± 0.141" in table
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda path: path.unlink(), "no sound robustness.json"),
+        (lambda path: path.write_text("{"), "no sound robustness.json"),
+        (lambda path: path.write_text(path.read_text().replace('"seed": 0', '"seed": 7')),
+         "judged with seed=7, this run with 0"),
+        (lambda path: path.write_text(path.read_text().replace('"blur"', '"fog"')),
+         "shifts are fog, of this run blur"),
+    ],
+)  # fmt: skip
+def test_runs_judged_in_another_way_are_not_averaged(
+    door: Door,
+    run_dir: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    change: Callable[[Path], object],
+    message: str,
+):
+    shutil.copytree(run_dir, tmp_path / "other")
+    quick = ("task.shifts=[blur]", "task=robustness")
+    assert door(*quick, "run_dir=other") == 0
+    change(tmp_path / "other" / "robustness.json")
+    assert door(*quick, f"run_dir={run_dir}", "task.with_runs=[other]") == 1
+    assert message in capfd.readouterr().out
+    assert not (run_dir / "robustness.json").exists()
 
 
 def test_a_run_on_volumes_is_refused(door: Door, phantoms: str, capfd: pytest.CaptureFixture[str]):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,8 +18,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from vaelab.anomaly.calibration import check_alpha
+from vaelab.anomaly.calibration import ConformalCalibration, check_alpha
 from vaelab.anomaly.detector import AnomalyDetector
+from vaelab.anomaly.scores import Score
 from vaelab.atomic import replacing, write_json
 from vaelab.data.chest_xray import ChestXrayDataModule, LoadGreyImage, decode_grey
 from vaelab.data.index import Record
@@ -25,11 +28,14 @@ from vaelab.data.shifts import SHIFTS, eight_bit, shifted
 from vaelab.errors import UserError
 from vaelab.metrics.detection import detection_metrics
 from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.judging import examine, judged_split, load_calibration, load_detector
+from vaelab.tasks.judging import fit, judged_split, load_calibration, load_detector
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+OWN = ""
+"""Stands for the run's own score among the names of others."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +61,20 @@ class Robustness:
         seed: of what the shifts draw for each image.
         shifts: names to judge, in this order; None takes all.
         alpha: share of false alarms that the run's calibration is asked for, in (0, 1).
+        scores: name → score to compare the run's own with, on the same images; None: no other.
+        with_runs: folders of runs that this task has judged alike, for mean and deviation over all.
 
     Raises:
         UserError: for a value that cannot work.
     """
 
     def __init__(
-        self, seed: int = 0, shifts: Sequence[str] | None = None, alpha: float = 0.05
+        self,
+        seed: int = 0,
+        shifts: Sequence[str] | None = None,
+        alpha: float = 0.05,
+        scores: Mapping[str, Score] | None = None,
+        with_runs: Sequence[str] = (),
     ) -> None:
         if seed < 0:
             raise UserError(f"task.seed={seed}: a seed cannot be negative; try 0")
@@ -76,6 +89,8 @@ class Robustness:
         self.seed = seed
         self.shifts = names
         self.alpha = alpha
+        self.scores = dict(scores or {})
+        self.with_runs = [Path(folder).expanduser() for folder in with_runs]
 
     def __call__(self, experiment: Experiment) -> float:
         """Judge on all test images.
@@ -94,42 +109,87 @@ class Robustness:
             )
         detector = load_detector(experiment)
         data.setup("test")
+        for score in self.scores.values():
+            fit(score, detector, data)
         split = judged_split(data)
         records = data.splits[split]
         labels = np.array([int(record["label"]) for record in records])
         calibration = load_calibration(experiment)
+        scores = {OWN: experiment.score, **self.scores}
 
-        def judge(scores: np.ndarray) -> Judgement:
-            found = detection_metrics(scores, labels)
-            flags = calibration.flag(scores[labels == 0], self.alpha) if calibration else None
-            return Judgement(
-                found.auroc,
-                found.sensitivity_at_specificity_95,
-                None if flags is None else float(flags.mean()),
-            )
+        def judge(images: Iterator[Tensor]) -> dict[str, Judgement]:
+            values = _scores(detector, scores, images, data.batch_size)
+            return {
+                name: _judgement(values[name], labels, calibration if name == OWN else None, alpha)
+                for name in scores
+            }
 
-        batches = examine(detector, data.loader(split))
-        clean = judge(torch.cat([finding.score for _, finding in batches]).numpy())
+        alpha = self.alpha
+        clean = judge(image for batch in data.loader(split) for image in batch["image"])
         prepare = LoadGreyImage(**data.settings)
         machines = _Machines(records, prepare, self.seed, experiment.logging.progress_bar)
-        found = {
-            name: judge(_scores(detector, machines.images(name), data.batch_size))
-            for name in self.shifts
+        found = {name: judge(machines.images(name)) for name in self.shifts}
+        by_score = {
+            name: _summary(clean[name], {shift: found[shift][name] for shift in found})
+            for name in scores
         }
-        result = _summary(clean, found) | {
+        result = by_score.pop(OWN) | {
             "score": type(experiment.score).__name__,
+            "scores": by_score,
             "split": split,
             "counts": {"normal": int((labels == 0).sum()), "sick": int((labels == 1).sum())},
             "seed": self.seed,
             "alpha": self.alpha,
         }
-        table = _table(result)
+        report = "\n\n".join(robustness_tables(result, self._others(result)))
         write_json(experiment.run_dir / "robustness.json", result)
         with replacing(experiment.run_dir / "robustness.md") as file:
-            file.write_text(_markdown(result, table), "utf-8")
-        log.info("robustness on %d images of %s:\n%s", len(labels), split, table)
+            file.write_text(f"# Robustness to simulated shifts\n\n{report}\n", "utf-8")
+        log.info("robustness on %d images of %s:\n%s", len(labels), split, report)
         mean: float = result["mean"]["auroc"]
         return mean
+
+    def _others(self, result: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """What this task found in other runs, on images and shifts like these."""
+        others: list[dict[str, Any]] = []
+        for folder in self.with_runs:
+            path = folder / "robustness.json"
+            try:
+                other = json.loads(path.read_text("utf-8"))
+            except (OSError, ValueError) as error:
+                raise UserError(
+                    f"task.with_runs={folder}: no sound robustness.json there ({error}); run "
+                    f"task=robustness run_dir={folder} first"
+                ) from error
+            for key in ("split", "counts", "seed", "score"):
+                if other[key] != result[key]:
+                    raise UserError(
+                        f"task.with_runs={folder}: judged with {key}={other[key]}, this run with "
+                        f"{result[key]}; judge both alike"
+                    )
+            for key in ("shifts", "scores"):
+                if list(other[key]) != list(result[key]):
+                    raise UserError(
+                        f"task.with_runs={folder}: {key} are {', '.join(other[key]) or 'none'}, of "
+                        f"this run {', '.join(result[key]) or 'none'}; judge both alike"
+                    )
+            others.append(other)
+        return others
+
+
+def _judgement(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    calibration: ConformalCalibration | None,
+    alpha: float,
+) -> Judgement:
+    found = detection_metrics(scores, labels)
+    flags = calibration.flag(scores[labels == 0], alpha) if calibration else None
+    return Judgement(
+        found.auroc,
+        found.sensitivity_at_specificity_95,
+        None if flags is None else float(flags.mean()),
+    )
 
 
 class _Machines:
@@ -172,13 +232,20 @@ class _Machines:
         return torch.from_numpy(pixels)[None]
 
 
-def _scores(detector: AnomalyDetector, images: Iterator[Tensor], batch_size: int) -> np.ndarray:
-    """Score of each image, (N,)."""
-    scores: list[Tensor] = []
+def _scores(
+    detector: AnomalyDetector,
+    scores: Mapping[str, Score],
+    images: Iterator[Tensor],
+    batch_size: int,
+) -> dict[str, np.ndarray]:
+    """Name → score of each image, (N,); the network sees every image once."""
+    values: dict[str, list[Tensor]] = {name: [] for name in scores}
     while batch := list(islice(images, batch_size)):
-        scores.append(detector(torch.stack(batch)).score)
-    result: np.ndarray = torch.cat(scores).numpy()
-    return result
+        x = torch.stack(batch)
+        output = detector.reconstruct(x)
+        for name, score in scores.items():
+            values[name].append(score(x, output).float())
+    return {name: torch.cat(parts).numpy() for name, parts in values.items()}
 
 
 def _summary(clean: Judgement, found: Mapping[str, Judgement]) -> dict[str, Any]:
@@ -201,35 +268,79 @@ def _summary(clean: Judgement, found: Mapping[str, Judgement]) -> dict[str, Any]
     }
 
 
-def _table(result: Mapping[str, Any]) -> str:
-    """A Markdown table, aligned for reading as text too."""
-    alpha = f"{100 * result['alpha']:g} %"
-    header = ("images", "AUROC", "sensitivity at 95 %", f"false alarms at {alpha}")
-    rows = {"clean": result["clean"], **result["shifts"]}
-    rows |= {"mean of shifts": result["mean"], "worst of shifts": result["worst"]}
-    lines = [
-        f"| {header[0]:<15} | {header[1]} | {header[2]} | {header[3]} |",
-        f"|{'-' * 17}|{'-' * 6}:|{'-' * (len(header[2]) + 1)}:|{'-' * (len(header[3]) + 1)}:|",
-    ]
-    for name, row in rows.items():
-        alarms = row["false_alarm_rate"]
-        cells = (
-            f"{row['auroc']:.3f}",
-            f"{row['sensitivity_at_specificity_95']:.3f}".rjust(len(header[2])),
-            ("–" if alarms is None else f"{alarms:.3f}").rjust(len(header[3])),
-        )
-        lines.append(f"| {name:<15} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _markdown(result: Mapping[str, Any], table: str) -> str:
+def robustness_tables(
+    result: Mapping[str, Any], others: Sequence[Mapping[str, Any]] = ()
+) -> list[str]:
+    """Paragraphs and Markdown tables: the run's score, all scores, all runs."""
     counts = result["counts"]
-    return (
-        f"# Robustness to simulated shifts\n\n"
+    parts = [
         f"Score {result['score']} on {counts['normal']} normal and {counts['sick']} sick images "
         f"of `{result['split']}`, all of them shifted alike (seed {result['seed']}). The threshold "
         f"of the sensitivity is chosen anew for each shift, at 95 % specificity; false alarms are "
-        f"normal images flagged by the run's own calibration. Worst of shifts is of each column; "
-        f"by AUROC it is `{result['worst_shift']}`.\n\n{table}\n\n"
-        f"Shifts are simulated: images of a hospital of its own are the better test.\n"
-    )
+        f"normal images flagged by the run's own calibration at {100 * result['alpha']:g} %. Worst "
+        f"of shifts is of each column; by AUROC it is `{result['worst_shift']}`. Shifts are "
+        f"simulated: images of a hospital of its own are the better test.",
+        _markdown(
+            ["images", "AUROC", "sensitivity at 95 %", "false alarms"],
+            [[name, *(_figure(row[key]) for key in row)] for name, row in _rows(result).items()],
+        ),
+    ]
+    if not result["scores"]:
+        return parts
+    scores = {f"{result['score']} (the run's)": result, **result["scores"]}
+    columns = [_rows(one) for one in scores.values()]
+    parts += [
+        "AUROC of each score:",
+        _markdown(
+            ["images", *scores],
+            [[name, *(_figure(rows[name]["auroc"]) for rows in columns)] for name in columns[0]],
+        ),
+    ]
+    if others:
+        parts += [
+            f"AUROC over {len(others) + 1} runs, mean ± standard deviation:",
+            _markdown(["images", *scores], _over_runs([result, *others])),
+        ]
+    return parts
+
+
+def _rows(result: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
+    return {
+        "clean": result["clean"],
+        **result["shifts"],
+        "mean of shifts": result["mean"],
+        "worst of shifts": result["worst"],
+    }
+
+
+def _over_runs(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    table = [
+        [_rows(one) for one in (result, *result["scores"].values())] for result in results
+    ]  # run, score, row
+    lines = []
+    for name in table[0][0]:
+        aurocs = np.array(
+            [[rows[name]["auroc"] for rows in run] for run in table]
+        )  # (runs, scores)
+        pairs = zip(aurocs.mean(0), aurocs.std(0, ddof=1), strict=True)
+        lines.append([name, *(f"{mean:.3f} ± {deviation:.3f}" for mean, deviation in pairs)])
+    return lines
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, aligned for reading as text too."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    first, *rest = widths
+    lines = [f"|{'-' * (first + 2)}|{'|'.join('-' * (width + 1) + ':' for width in rest)}|"]
+    for row in (header, *rows):
+        cells = [
+            row[0].ljust(first),
+            *(cell.rjust(w) for cell, w in zip(row[1:], rest, strict=True)),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines[0], lines[1] = lines[1], lines[0]
+    return "\n".join(lines)

@@ -1,0 +1,71 @@
+"""Several VAEs that learn apart and judge together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from vaelab.errors import UserError
+from vaelab.models.vae import VAE, VAEOutput
+
+
+class EnsembleVAE(VAE):
+    """VAEs side by side, whose reconstructions are averaged (Lakshminarayanan et al. 2017).
+
+    To everyone else it is one VAE: its latent space is the product of the members', its decoder
+    the mean of theirs. In training each sample goes to one member, so that members differ by their
+    initial weights and by the samples that they met; the units of the others are left at the prior
+    and cost no KL. An epoch thus costs what an epoch of one member costs, and teaches each of n
+    members 1/n of the samples: give n times the batch size and n times the epochs to train
+    every member like a single VAE. In evaluation all members see every sample, and the KL is the
+    sum of all of theirs.
+
+    Args:
+        member: makes one VAE; called ``num_members`` times.
+        num_members: how many, at least 1.
+
+    Raises:
+        UserError: for no member at all.
+    """
+
+    def __init__(self, member: Callable[[], VAE], num_members: int = 3) -> None:
+        if num_members < 1:
+            raise UserError(f"model.num_members={num_members}: at least 1 is needed; try 3")
+        nn.Module.__init__(self)  # VAE's own builds one encoder and one decoder
+        self.members = nn.ModuleList(member() for _ in range(num_members))
+        self.z_dims = [one.z_dim for one in self._each()]
+        self.z_dim = sum(self.z_dims)
+
+    def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior means and log-variances of all members, one after another, both (B, z)."""
+        mu, logvar = zip(*(one.encode(x) for one in self._each()), strict=True)
+        return torch.cat(mu, 1), torch.cat(logvar, 1)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Mean of what the members decode from their own units, (B, z) → (B, C, ...)."""
+        units = torch.split(z, self.z_dims, 1)
+        decoded = [one.decode(part) for one, part in zip(self._each(), units, strict=True)]
+        return torch.stack(decoded).mean(0)
+
+    def forward(self, x: Tensor) -> VAEOutput:
+        """Reconstruct a batch: by one member each in training, by all in evaluation."""
+        if not self.training:
+            return super().forward(x)
+        parts = x.chunk(len(self.members))  # fewer than members where the batch is smaller
+        outputs = [one(part) for one, part in zip(self._each(), parts, strict=False)]
+        starts = [sum(self.z_dims[:index]) for index in range(len(outputs))]
+        blocks = [
+            (start, self.z_dim - start - output.mu.shape[1])
+            for start, output in zip(starts, outputs, strict=True)
+        ]
+        return VAEOutput(
+            torch.cat([output.x_hat for output in outputs]),
+            torch.cat([pad(o.mu, block) for o, block in zip(outputs, blocks, strict=True)]),
+            torch.cat([pad(o.logvar, block) for o, block in zip(outputs, blocks, strict=True)]),
+        )
+
+    def _each(self) -> list[VAE]:
+        return [one for one in self.members if isinstance(one, VAE)]
