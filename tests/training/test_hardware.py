@@ -155,6 +155,7 @@ def test_the_scale_of_gradients_starts_where_it_was_asked_to(
     assert (plugin.precision, plugin.device) == ("16-mixed", accelerator)
     assert plugin.scaler is not None
     assert plugin.scaler.get_scale() == 0.25
+    assert plugin.scaler.get_growth_interval() == 2000
 
 
 # --- refusals
@@ -172,5 +173,10 @@ def test_an_unknown_precision_is_refused_with_the_known_ones() -> None:
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, math.nan])
 def test_a_scale_that_is_not_above_0_is_refused(scale: float) -> None:
-    with pytest.raises(UserError, match=rf"hardware\.grad_scale={scale}: must be above 0; try 1"):
+    with pytest.raises(UserError, match=rf"hardware\.grad_scale={scale}: must be above 0; try 0"):
         Hardware(grad_scale=scale)
+
+
+def test_a_scale_that_would_never_settle_is_refused() -> None:
+    with pytest.raises(UserError, match=r"hardware\.growth_interval=0: at least 1 is needed"):
+        Hardware(growth_interval=0)

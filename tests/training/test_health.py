@@ -261,6 +261,15 @@ def test_units_that_follow_the_image_are_active(caplog: pytest.LogCaptureFixture
     assert warnings_in(caplog) == []
 
 
+def test_information_and_offset_of_the_latents_are_logged() -> None:
+    # The means of the five images are (0, 0) to (4, 4): their mean is (2, 2).
+    metrics = fit(LatentHealth(), epochs=1).callback_metrics
+    assert metrics["val/aggregate_mean_norm"] == pytest.approx(2 * math.sqrt(2), rel=0.01)
+    assert 0.3 < metrics["val/mutual_information"] <= math.log(5)
+    collapsed = fit(LatentHealth(), epochs=1, model=collapsed_vae()).callback_metrics
+    assert collapsed["val/mutual_information"] < 0.1  # only variances still tell images apart
+
+
 def test_a_collapse_is_counted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
     trainer = fit(LatentHealth(), epochs=WARM_UP_EPOCHS + 3, model=collapsed_vae())
     assert trainer.callback_metrics["val/active_units"] == 0

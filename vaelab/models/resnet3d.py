@@ -11,7 +11,9 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from vaelab.errors import UserError
 from vaelab.models.vae import VAE
@@ -47,11 +49,28 @@ class ResidualBlock(nn.Module):
         return out
 
 
+def run_stages(stages: nn.Sequential, h: Tensor, chunk: int, checkpointing: bool) -> Tensor:
+    """Run ``stages`` in groups of ``chunk`` modules, the first of which must not alter its input.
+
+    With ``checkpointing`` only what lies between groups is kept for the way back; the rest is
+    computed again there (Chen et al. 2016, arXiv:1604.06174). The result is the same.
+    """
+    if not (checkpointing and torch.is_grad_enabled()):
+        whole: Tensor = stages(h)
+        return whole
+    for start in range(0, len(stages), chunk):
+        h = checkpoint(stages[start : start + chunk], h, use_reentrant=False)
+    return h
+
+
 class ResNet3dEncoder(nn.Module):
     """Stem and ``depth - 1`` residual stages, each halving the volume."""
 
-    def __init__(self, input_channels: int, widths: Sequence[int]) -> None:
+    def __init__(
+        self, input_channels: int, widths: Sequence[int], checkpointing: bool = False
+    ) -> None:
         super().__init__()
+        self.checkpointing = checkpointing
         self.stem = nn.Conv3d(input_channels, widths[0], 3, stride=2, padding=1)
         self.stages = nn.Sequential(
             *(ResidualBlock(narrow, wide, stride=2) for narrow, wide in pairwise(widths))
@@ -61,7 +80,7 @@ class ResNet3dEncoder(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, D, H, W) → (B, 8F·D/16·H/16·W/16), for a depth of 4."""
         h = self.stem(x)  # (B, F, D/2, H/2, W/2)
-        h = self.stages(h)  # (B, 8F, D/16, H/16, W/16)
+        h = run_stages(self.stages, h, 1, self.checkpointing)  # (B, 8F, D/16, H/16, W/16)
         features: Tensor = self.head(h)  # (B, 8F, D/16, H/16, W/16)
         return features.flatten(1)  # (B, 8F·D/16·H/16·W/16)
 
@@ -70,9 +89,15 @@ class ResNet3dDecoder(nn.Module):
     """Transposed convolutions double the volume; a residual block refines each coarse grid."""
 
     def __init__(
-        self, input_channels: int, widths: Sequence[int], z_dim: int, grid: Sequence[int]
+        self,
+        input_channels: int,
+        widths: Sequence[int],
+        z_dim: int,
+        grid: Sequence[int],
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        self.checkpointing = checkpointing
         self.shape = (widths[-1], *grid)
         self.project = nn.Linear(z_dim, math.prod(self.shape))
         stages: list[nn.Module] = []
@@ -90,7 +115,7 @@ class ResNet3dDecoder(nn.Module):
         """(B, z) → (B, C, D, H, W), for a depth of 4."""
         h = self.project(z)  # (B, 8F·D/16·H/16·W/16)
         h = h.unflatten(1, self.shape)  # (B, 8F, D/16, H/16, W/16)
-        h = self.stages(h)  # (B, F, D/2, H/2, W/2)
+        h = run_stages(self.stages, h, 4, self.checkpointing)  # (B, F, D/2, H/2, W/2)
         x_hat: Tensor = self.head(h)  # (B, C, D, H, W)
         return x_hat
 
@@ -105,6 +130,8 @@ class ResNet3dVAE(VAE):
         depth: how often the volume is halved; ``roi_size`` must be a multiple of ``2^depth``.
         roi_size: (D, H, W) in voxels.
         norm: only "GROUP"; batch statistics of one or two volumes are noise.
+        activation_checkpointing: keep less for the way back and compute it again: less memory,
+            more time, the same result.
 
     Raises:
         UserError: when a value cannot work, naming its key.
@@ -118,6 +145,7 @@ class ResNet3dVAE(VAE):
         depth: int = 4,
         roi_size: Sequence[int] = (128, 128, 128),
         norm: str = "GROUP",
+        activation_checkpointing: bool = False,
     ) -> None:
         if norm != "GROUP":
             raise UserError(f"model.norm={norm}: only GROUP is offered; leave the key out")
@@ -127,8 +155,8 @@ class ResNet3dVAE(VAE):
         widths = [base_filters * 2**level for level in range(depth)]
         grid = [side // 2**depth for side in roi_size]
         super().__init__(
-            encoder=ResNet3dEncoder(input_channels, widths),
-            decoder=ResNet3dDecoder(input_channels, widths, z_dim, grid),
+            encoder=ResNet3dEncoder(input_channels, widths, activation_checkpointing),
+            decoder=ResNet3dDecoder(input_channels, widths, z_dim, grid, activation_checkpointing),
             features=widths[-1] * math.prod(grid),
             z_dim=z_dim,
         )

@@ -28,7 +28,7 @@ from vaelab.data.shifts import SHIFTS, eight_bit, shifted
 from vaelab.errors import UserError
 from vaelab.metrics.detection import detection_metrics
 from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.judging import fit, judged_split, load_calibration, load_detector
+from vaelab.tasks.judging import describe_score, fit, judged_split, load_calibration, load_detector
 
 log = logging.getLogger(__name__)
 
@@ -109,13 +109,15 @@ class Robustness:
             )
         detector = load_detector(experiment)
         data.setup("test")
-        for score in self.scores.values():
+        own = describe_score(experiment.score)
+        others = {n: score for n, score in self.scores.items() if describe_score(score) != own}
+        for score in others.values():
             fit(score, detector, data)
         split = judged_split(data)
         records = data.splits[split]
         labels = np.array([int(record["label"]) for record in records])
         calibration = load_calibration(experiment)
-        scores = {OWN: experiment.score, **self.scores}
+        scores = {OWN: experiment.score, **others}
 
         def judge(images: Iterator[Tensor]) -> dict[str, Judgement]:
             values = _scores(detector, scores, images, data.batch_size)

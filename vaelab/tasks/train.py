@@ -130,6 +130,7 @@ def _trainer(experiment: Experiment, callbacks: list[Callback]) -> L.Trainer:
 def _callbacks(experiment: Experiment) -> list[Callback]:
     settings = experiment.logging
     callbacks: list[Callback] = [
+        *experiment.hardware.callbacks(),
         SeedEachBatch(experiment.train.seed),
         StepHealth(experiment.train.max_skipped_steps),
         LatentHealth(),

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.precision import MixedPrecision
 
 from vaelab.errors import UserError
+from vaelab.training.parity import ParityCheck
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +31,10 @@ class Hardware:
         strategy: Lightning's name, such as "auto" or "ddp".
         channels_last: keep volumes channels-last in memory.
         grad_scale: initial scale of the gradients under 16-mixed. Gradients of a *sum* over
-            millions of voxels overflow float16 at PyTorch's 65536 for many steps.
+            millions of voxels overflow float16 at PyTorch's 65536 for many steps, and even at 1.
+        growth_interval: steps without an overflow after which the scale is doubled.
+        parity_check: compare the first batch with the CPU in float32 before training; "auto" does
+            so on MPS, and on the CPU in bfloat16.
 
     Raises:
         UserError: for a value that is none of the above.
@@ -40,7 +45,9 @@ class Hardware:
     precision: str = "32-true"
     strategy: str = "auto"
     channels_last: bool = False
-    grad_scale: float = 1.0
+    grad_scale: float = 2.0**-8
+    growth_interval: int = 2000
+    parity_check: bool | str = "auto"
 
     def __post_init__(self) -> None:
         if self.accelerator not in ACCELERATORS:
@@ -50,7 +57,13 @@ class Hardware:
         if self.precision not in PRECISIONS:
             raise UserError(f"hardware.precision={self.precision}: one of {', '.join(PRECISIONS)}")
         if not self.grad_scale > 0:
-            raise UserError(f"hardware.grad_scale={self.grad_scale}: must be above 0; try 1.0")
+            raise UserError(f"hardware.grad_scale={self.grad_scale}: must be above 0; try 0.0039")
+        if self.growth_interval < 1:
+            raise UserError(
+                f"hardware.growth_interval={self.growth_interval}: at least 1 is needed; try 2000"
+            )
+        if self.parity_check not in (True, False, "auto"):
+            raise UserError(f"hardware.parity_check={self.parity_check}: one of auto, true, false")
 
     @property
     def device(self) -> torch.device:
@@ -68,6 +81,13 @@ class Hardware:
             return next(name for name, there in available.items() if there)
         return self.accelerator if available[self.accelerator] else "cpu"
 
+    def callbacks(self) -> list[Callback]:
+        """What a trainer on this hardware needs beside its own callbacks."""
+        kind = self.resolve()
+        doubtful = kind == "mps" or (kind, self.precision) == ("cpu", "bf16-mixed")
+        wanted = doubtful if self.parity_check == "auto" else self.parity_check
+        return [ParityCheck()] if wanted else []
+
     def trainer_kwargs(self) -> dict[str, Any]:
         """Arguments for ``lightning.Trainer``; logs every fallback in a plain sentence."""
         kind = self.resolve()
@@ -81,7 +101,9 @@ class Hardware:
             log.warning("hardware.precision=16-mixed needs a GPU; using 32-true on the CPU")
             precision = "32-true"
         elif precision == "16-mixed":
-            scaler = torch.amp.GradScaler(kind, init_scale=self.grad_scale)
+            scaler = torch.amp.GradScaler(
+                kind, init_scale=self.grad_scale, growth_interval=self.growth_interval
+            )
             plugins = [MixedPrecision("16-mixed", kind, scaler)]
         log.info("computing on %s in %s", kind, precision)
         kwargs: dict[str, Any] = {

@@ -13,7 +13,9 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor
 
 from vaelab.errors import UserError
+from vaelab.metrics.decomposition import kl_decomposition
 from vaelab.metrics.latent import active_units
+from vaelab.metrics.prior_match import mean_norm
 from vaelab.models.vae import VAEOutput
 from vaelab.objective.elbo import compute_elbo
 
@@ -24,6 +26,9 @@ WARM_UP_EPOCHS = 2
 
 FEW_UNITS = 0.1
 """Share of the latent units below which, while they grow fewer, a collapse is under way."""
+
+SAMPLES_OF_INFORMATION = 64
+"""Validation samples whose mutual information is estimated; the time grows with their square."""
 
 STEPS_BETWEEN_CHECKS = 50
 """On an accelerator: looking at a number there waits for all work that is queued."""
@@ -168,7 +173,12 @@ def _finite(value: float) -> bool:
 
 
 class LatentHealth(Callback):
-    """Logs ``val/active_units`` and warns, once, when the posterior collapses onto the prior.
+    """Logs how the latent space fares, and warns, once, when the posterior collapses.
+
+    Beside ``val/active_units``: ``val/mutual_information`` in nats, of the first
+    ``SAMPLES_OF_INFORMATION`` samples and so at most the log of their number; and
+    ``val/aggregate_mean_norm``, how far the mean of q(z) is from the prior's, in its standard
+    deviations: KL that is paid for an offset.
 
     Units fall idle where the KL is paid for and they are worth less than it. Some always do. The
     warning comes when nearly all have and there are fewer than there were: before the last one,
@@ -176,7 +186,7 @@ class LatentHealth(Callback):
     """
 
     def __init__(self) -> None:
-        self._mu: list[Tensor] = []
+        self._posteriors: list[Tensor] = []
         self._most = 0
         self._warned = False
 
@@ -190,7 +200,7 @@ class LatentHealth(Callback):
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Forget the epoch before."""
-        self._mu = []
+        self._posteriors = []
 
     def on_validation_batch_end(
         self,
@@ -201,17 +211,25 @@ class LatentHealth(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the posterior means, a few hundred bytes a sample."""
+        """Keep the posteriors, a kilobyte a sample."""
         assert isinstance(outputs, VAEOutput)
-        self._mu.append(outputs.mu.detach().float().cpu())
+        posterior = torch.stack([outputs.mu, outputs.logvar])  # (2, B, z)
+        self._posteriors.append(posterior.detach().float().cpu())
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Count the units that carry information about the sample."""
-        mu = torch.cat(self._mu)
+        mu, logvar = torch.cat(self._posteriors, 1)
         if len(mu) < 2:  # a variance over samples needs two
             return
         active, units = active_units(mu), mu.shape[1]
-        pl_module.log("val/active_units", float(active), logger=False)
+        some = slice(SAMPLES_OF_INFORMATION)
+        parts = kl_decomposition(mu[some], logvar[some], torch.Generator().manual_seed(0))
+        found = {
+            "active_units": float(active),
+            "mutual_information": parts.mutual_information,
+            "aggregate_mean_norm": mean_norm(mu),
+        }
+        pl_module.log_dict({f"val/{key}": value for key, value in found.items()}, logger=False)
         few = active == 0 or (active < self._most and active <= FEW_UNITS * units)
         self._most = max(active, self._most)
         # An untrained encoder tells nothing yet, nor does one that has not met its KL.

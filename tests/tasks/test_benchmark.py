@@ -1,0 +1,110 @@
+"""The benchmark measures all that it promises; nothing here depends on how fast anything is."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from vaelab.errors import UserError
+from vaelab.tasks.benchmark import Benchmark, variant_of
+from vaelab.training.hardware import Hardware
+
+from ..conftest import TINY_MRI, Door
+
+QUICK = ("task=benchmark", "task.rounds=1", "task.seconds=0", "task.epochs=2", "task.cases=2")
+
+
+def numbers(node: Any, path: str = "") -> Iterator[tuple[str, float]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from numbers(value, f"{path}/{key}")
+    elif isinstance(node, (int, float)) and not isinstance(node, bool):
+        yield path, node
+
+
+@pytest.mark.slow
+def test_all_that_is_promised_is_measured_and_written(door: Door, phantoms: str, tmp_path: Path):
+    asked = ("task.variants=[channels_last,fp16]", "task.peer_channels=[4,8]")
+    assert door(*TINY_MRI, phantoms, *QUICK, *asked, "hydra.run.dir=run") == 0
+    run = tmp_path / "run"
+    result = json.loads((run / "benchmark.json").read_text())
+
+    found = result["steps"]["variants"]
+    assert list(found) == ["channels_last"]
+    for entry in found.values():
+        assert {"vaelab", "monai", "over_monai"} == entry.keys()
+        for name in ("vaelab", "monai"):
+            promised = {
+                "train", "forward", "samples_per_second", "flops_per_second", "share_of_peak",
+                "peak_memory", "times_as_fast_as_first",
+            }  # fmt: skip
+            assert entry[name].keys() == promised
+            assert entry[name]["peak_memory"]["rss"] > 2**26  # PyTorch alone is more
+    # What cannot be computed here is told, and has stopped nothing.
+    assert result["steps"]["unavailable"] == {
+        "vaelab fp16": "16-mixed needs a GPU", "monai fp16": "16-mixed needs a GPU",
+    }  # fmt: skip
+    assert result["steps"]["matmul_flops_per_second"].keys() == {"fp32"}
+    assert result["steps"]["flops"]["vaelab"].keys() == {"forward", "training"}
+    assert result["start_up"]["seconds"].keys() == {"hydra", "help", "full"}
+    assert result["data"]["preprocessing"]["cases_per_second"].keys() == {
+        "vaelab", "plain_monai", "reading",
+    }  # fmt: skip
+    assert result["data"]["cache"]["gigabytes_per_second"].keys() == {"cache", "plain"}
+    assert result["data"]["loader"]["samples_per_second"] > 0
+    assert result["lightning"]["seconds"].keys() == {"bare", "lightning"}
+    epoch = result["epoch"]
+    parts = [epoch[part] for part in ("waiting_for_data", "training_steps", "rest")]
+    assert sum(parts) == pytest.approx(1)
+    assert all(0 <= part <= 1 for part in parts)
+
+    measured = dict(numbers(result))
+    assert all(math.isfinite(value) for value in measured.values())
+    spread = ("sd", "rest", "load_average", "num_workers")  # these may be 0
+    signed = "overhead_percent"  # a bare loop can have met the busier moment
+    assert {
+        path: value
+        for path, value in measured.items()
+        if value <= 0 and not path.endswith(spread) and signed not in path
+    } == {}
+
+    text = (run / "benchmark.md").read_text()
+    assert text.index("## Ratios") < text.index("## Absolute figures")
+    assert "fp16: 16-mixed needs a GPU" in text
+    with Image.open(run / "benchmark.png") as picture:
+        assert picture.width > 1000
+    left = {path.name for path in run.iterdir()}
+    assert not left & {"benchmark", "checkpoints", "cache", "logs"}  # what it trained is gone
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("rounds", 0), ("cases", 0), ("epochs", 1), ("batch_size", 0), ("seconds", -1.0)],
+)
+def test_impossible_sizes_are_refused_by_name(key: str, value: float):
+    with pytest.raises(UserError, match=rf"task\.{key}={value}: "):
+        Benchmark(**{key: value})
+
+
+def test_at_least_one_variant_is_needed():
+    with pytest.raises(UserError, match=r"task\.variants=\[\]"):
+        Benchmark(variants=[])
+
+
+@pytest.mark.parametrize(
+    ("hardware", "expected"),
+    [
+        (Hardware("cpu"), "fp32"),
+        (Hardware("cpu", precision="bf16-mixed"), "bf16"),
+        (Hardware("cpu", precision="16-mixed"), "fp32"),  # as the trainer does
+        (Hardware("cpu", channels_last=True), "fp32+channels_last"),
+    ],
+)
+def test_the_bare_loop_computes_as_the_trainer_does(hardware: Hardware, expected: str):
+    assert variant_of(hardware).name == expected

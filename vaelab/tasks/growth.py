@@ -1,0 +1,198 @@
+"""``task=growth``: what an epoch costs as cases, voxels and workers grow, and what memory does."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import os
+import resource
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+from lightning.pytorch.callbacks import Callback
+from tqdm import tqdm
+
+from vaelab.atomic import write_json
+from vaelab.data.brats import BraTSDataModule
+from vaelab.data.phantom_mri import PhantomMRI
+from vaelab.errors import UserError
+from vaelab.models.resnet3d import ResNet3dVAE
+from vaelab.objective.annealing import Constant
+from vaelab.report.figures import save_figure
+from vaelab.report.growth_figures import growth_figure
+from vaelab.tasks.experiment import Experiment
+from vaelab.training.history import CSVHistory
+from vaelab.training.module import VAELitModule
+from vaelab.training.throughput import limited
+
+log = logging.getLogger(__name__)
+
+FIELD_OF_VIEW = 192.0  # mm; a phantom's head fits
+SMALL = 16  # voxels a side where the size is not what grows
+SEVERAL = 3  # epochs whose median counts; one before warms up
+
+
+class Growth:
+    """Writes ``growth.json`` and ``growth.png``, on MRI phantoms and a narrow network.
+
+    Args:
+        cases: numbers of training samples, at 16³ voxels.
+        roi_sizes: sides of the volume in voxels, multiples of 16, with 4 samples.
+        workers: numbers of loader processes, with the most cases.
+        epochs: over which memory is watched, with the fewest cases; at least 4.
+        base_filters: of the network.
+
+    Raises:
+        UserError: for a value that cannot work.
+    """
+
+    def __init__(
+        self,
+        cases: Sequence[int] = (8, 32, 128, 512),
+        roi_sizes: Sequence[int] = (32, 64, 96, 128),
+        workers: Sequence[int] = (0, 1, 2, 4),
+        epochs: int = 50,
+        base_filters: int = 8,
+    ) -> None:
+        for key, values, smallest in (
+            ("cases", cases, 1), ("roi_sizes", roi_sizes, 16), ("workers", workers, 0),
+        ):  # fmt: skip
+            if not values or min(values) < smallest:
+                raise UserError(
+                    f"task.{key}={list(values)}: at least one is needed, each {smallest} or more"
+                )
+        if any(side % 16 for side in roi_sizes):
+            raise UserError(f"task.roi_sizes={list(roi_sizes)}: each must be a multiple of 16")
+        if epochs < 4:
+            raise UserError(f"task.epochs={epochs}: at least 4 are needed; try 50")
+        self.cases = sorted(set(cases))
+        self.roi_sizes = sorted(set(roi_sizes))
+        self.workers = sorted(set(workers))
+        self.epochs = epochs
+        self.base_filters = base_filters
+
+    def __call__(self, experiment: Experiment) -> float:
+        """Measure and write.
+
+        Returns:
+            MiB by which resident memory grows in an epoch.
+
+        Raises:
+            UserError: for another dataset than the MRI phantoms.
+        """
+        folder = experiment.run_dir / "growth"
+        data = self._cohort(experiment, folder)
+        count = len(self.cases) + len(self.roi_sizes) + len(self.workers) + 1
+        bar = tqdm(
+            total=count, desc="growth", leave=False, disable=not experiment.logging.progress_bar
+        )
+
+        def epochs(cases: int, side: int, workers: int, number: int = SEVERAL) -> _Watch:
+            watch = self._fit(experiment, data, folder, cases, side, workers, number)
+            bar.update()
+            return watch
+
+        few, many = self.cases[0], self.cases[-1]
+        try:
+            result: dict[str, Any] = {
+                "cases": {str(n): epochs(n, SMALL, 0).seconds for n in self.cases},
+                "roi_sizes": {str(side): epochs(4, side, 0).seconds for side in self.roi_sizes},
+                "workers": {str(n): epochs(many, SMALL, n).seconds for n in self.workers},
+            }
+            memory = epochs(few, SMALL, 0, self.epochs).memory
+        finally:
+            bar.close()
+            shutil.rmtree(folder, ignore_errors=True)
+        result["memory_mib"] = memory
+        settled = memory[len(memory) // 5 :]  # the first epochs fill what is then used again
+        slope = float(np.polyfit(np.arange(len(settled)), settled, 1)[0])
+        result["memory_mib_per_epoch"] = slope
+        write_json(experiment.run_dir / "growth.json", result)
+        save_figure(growth_figure(result), experiment.run_dir / "growth.png")
+        log.info("memory grows by %.3f MiB an epoch, over %d epochs", slope, len(settled))
+        return slope
+
+    def _cohort(self, experiment: Experiment, folder: Path) -> BraTSDataModule:
+        """Enough phantoms for the most cases, split."""
+        data = experiment.data
+        if not (isinstance(data, BraTSDataModule) and isinstance(data.phantoms, PhantomMRI)):
+            raise UserError("task=growth: only dataset=phantom_mri can be made as large as asked")
+        cohort = copy.deepcopy(data)
+        patients = math.ceil(max(self.cases[-1], 4) / (1 - data.val_split)) + 1
+        cohort.phantoms = replace(
+            data.phantoms, num_patients=patients, num_followups=0, voxel_size=6.0
+        )
+        cohort.splits_dir = folder / "splits"
+        cohort.splits = {}
+        cohort.setup("fit")
+        return cohort
+
+    def _fit(
+        self,
+        experiment: Experiment,
+        data: BraTSDataModule,
+        folder: Path,
+        cases: int,
+        side: int,
+        workers: int,
+        epochs: int,
+    ) -> _Watch:
+        fresh = limited(data, cases, folder / f"cache_{side}")
+        assert isinstance(fresh, BraTSDataModule)
+        fresh.settings |= {"roi_size": [side] * 3, "spacing": [FIELD_OF_VIEW / side] * 3}
+        fresh.num_workers = workers
+        fresh.batch_size = min(fresh.batch_size, cases)
+        model = ResNet3dVAE(
+            len(fresh.channel_names), self.base_filters, z_dim=16, roi_size=[side] * 3
+        )
+        watch = _Watch()
+        L.Trainer(
+            **experiment.hardware.trainer_kwargs(),
+            max_epochs=epochs + 1,
+            logger=CSVHistory(folder / f"logs_{cases}_{side}_{workers}_{epochs}"),
+            callbacks=[watch],
+            default_root_dir=folder,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+            log_every_n_steps=1,
+            limit_val_batches=0,
+        ).fit(VAELitModule(model, Constant(1.0), 1e-4), fresh)
+        return watch
+
+
+class _Watch(Callback):
+    """Notes time and memory at the end of every epoch."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+        self.memory: list[float] = []
+        """Resident memory after each epoch, in MiB."""
+
+    @property
+    def seconds(self) -> float:
+        """Median over the epochs after the first, which fills the cache."""
+        pairs = zip(self._times, self._times[1:], strict=False)
+        return statistics.median(later - earlier for earlier, later in pairs)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._times.append(time.perf_counter())
+        self.memory.append(resident_mib())
+
+
+def resident_mib() -> float:
+    """Memory of this process that is resident; elsewhere than on Linux the most it ever was."""
+    statm = Path("/proc/self/statm")
+    if statm.is_file():
+        return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -1,0 +1,191 @@
+"""A training step in its variants, without Lightning: what there is to choose from, and to beat."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import multiprocessing
+import pickle
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from vaelab.errors import UserError
+from vaelab.models.vae import VAE, VAEOutput
+from vaelab.objective.elbo import compute_elbo
+
+log = logging.getLogger(__name__)
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+OPTIONS = ("channels_last", "checkpointing", "compile")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to compute the same step, written ``bf16+channels_last``.
+
+    ``fp32``, ``bf16`` or ``fp16`` (the last two by autocast; fp32 where none is named),
+    ``channels_last`` (images and weights), ``checkpointing`` (activations computed again on the
+    way back), ``compile`` (``torch.compile``).
+
+    Raises:
+        UserError: for a part that is none of these.
+    """
+
+    name: str
+    dtype: torch.dtype = field(init=False)
+    options: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        parts = self.name.split("+")
+        precisions = [part for part in parts if part in PRECISIONS]
+        unknown = [part for part in parts if part not in (*PRECISIONS, *OPTIONS)]
+        if unknown or len(precisions) > 1:
+            raise UserError(
+                f"task.variants: {self.name}: join one of {', '.join(PRECISIONS)} and any of "
+                f"{', '.join(OPTIONS)} by +"
+            )
+        object.__setattr__(self, "dtype", PRECISIONS[precisions[0] if precisions else "fp32"])
+        object.__setattr__(self, "options", frozenset(parts) & frozenset(OPTIONS))
+
+    def layout(self, dimensions: int) -> torch.memory_format:
+        """Of a batch with this many dimensions, and of the weights that it meets."""
+        if "channels_last" not in self.options:
+            return torch.contiguous_format
+        return torch.channels_last_3d if dimensions == 5 else torch.channels_last
+
+    def why_not(self, model: nn.Module, device: torch.device) -> str | None:
+        """The reason why ``model`` on ``device`` cannot be computed so; None if it can."""
+        if self.dtype == torch.float16 and device.type == "cpu":
+            return "16-mixed needs a GPU"
+        if self.dtype == torch.bfloat16 and device.type == "cuda":
+            return None if torch.cuda.is_bf16_supported() else "this card has no bfloat16"
+        if "checkpointing" in self.options and not _checkpointed(model):
+            return f"{type(model).__name__} has no activation checkpointing"
+        return None
+
+
+class Step:
+    """A bare training step of a copy of ``model`` on one batch, AdamW included.
+
+    Args:
+        model: is copied and stays as it is.
+        x: the batch, (B, C, ...).
+        variant: how to compute.
+        device: where.
+        lr: learning rate of AdamW.
+    """
+
+    def __init__(
+        self, model: VAE, x: Tensor, variant: Variant, device: torch.device, lr: float = 1e-4
+    ) -> None:
+        layout: Any = variant.layout(x.dim())
+        self.variant = variant
+        self.device = device
+        self.load(x)
+        self.model = copy.deepcopy(model).to(device).train()
+        if "channels_last" in variant.options:
+            self.model = self.model.to(memory_format=layout)
+        for module in _checkpointed(self.model):
+            module.checkpointing = "checkpointing" in variant.options
+        self.network: Any = self.model
+        if "compile" in variant.options:
+            self.network = torch.compile(self.model)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=lr, fused=True)
+        half = variant.dtype == torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**-8, enabled=half)
+
+    def load(self, x: Tensor) -> None:
+        """Take another batch."""
+        layout: Any = self.variant.layout(x.dim())
+        self.x = x.to(self.device, memory_format=layout)
+
+    def forward(self) -> VAEOutput:
+        """Reconstruct the batch."""
+        mixed = self.variant.dtype != torch.float32
+        lower = self.variant.dtype if mixed else None
+        with torch.autocast(self.device.type, dtype=lower, enabled=mixed):
+            output: VAEOutput = self.network(self.x)
+        return output
+
+    def backward(self) -> Tensor:
+        """The loss, a sum, detached; gradients are left in the parameters, scaled under fp16."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = compute_elbo(self.x, *self.forward(), beta=1.0)["loss"]
+        scaled: Tensor = self.scaler.scale(loss)
+        scaled.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    def train(self) -> None:
+        """One step."""
+        self.backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+    def infer(self) -> None:
+        """One forward pass without gradients. The model stays in training mode: it computes the
+        same, and switching would compile it again.
+        """
+        with torch.no_grad():
+            self.forward()
+
+
+def flops(step: Step) -> dict[str, int]:
+    """Operations of one forward pass and of one training step, forward and backward.
+
+    Products of matrices and convolutions alone count, a multiplication and an addition as two.
+    """
+    counted = {}
+    for name, call in (("forward", step.forward), ("training", step.backward)):
+        with FlopCounterMode(display=False) as counter:
+            call()
+        counted[name] = int(counter.get_total_flops())
+    return counted
+
+
+def peak_memory(model: VAE, x: Tensor, variant: Variant, device: torch.device) -> dict[str, int]:
+    """Most memory that two training steps took, in bytes: ``rss``, and ``device`` on CUDA.
+
+    In a process of its own: neither the high-water mark of a process nor memory that its
+    allocator keeps can be taken back. ``rss`` therefore includes the libraries. Empty when that
+    process was killed, as a system without memory does.
+    """
+    # Bytes, not tensors: those would travel through shared memory, of which containers have little.
+    job = pickle.dumps((model, x, variant.name, str(device), torch.get_num_threads()))
+    context = multiprocessing.get_context("spawn")
+    # Not a Pool, which waits for ever when its worker is killed for want of memory.
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        try:
+            return pool.submit(_peak, job).result()
+        except BrokenProcessPool:
+            log.warning("%s: the process that measures its memory was killed", variant.name)
+            return {}
+
+
+def _peak(job: bytes) -> dict[str, int]:
+    model, x, variant, name, threads = pickle.loads(job)  # noqa: S301  # from peak_memory
+    torch.set_num_threads(threads)
+    device = torch.device(name)
+    step = Step(model, x, Variant(variant), device)
+    for _ in range(2):  # AdamW allocates its moments in the first
+        step.train()
+    found: dict[str, int] = {}
+    if sys.platform != "win32":
+        import resource
+
+        unit = 1 if sys.platform == "darwin" else 1024
+        found["rss"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if device.type == "cuda":
+        found["device"] = torch.cuda.max_memory_allocated(device)
+    return found
+
+
+def _checkpointed(model: nn.Module) -> Sequence[Any]:
+    return [module for module in model.modules() if hasattr(module, "checkpointing")]
