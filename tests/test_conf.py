@@ -16,6 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from vaelab.run import CONF
 from vaelab.targets import check_targets
 
+from .conftest import Door
+
 OPTIONS = sorted(
     (path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name != "hydra"
 )
@@ -112,3 +114,12 @@ def test_a_launcher_is_one_override(launcher: str):
 def test_conf_travels_with_the_package():
     assert (CONF / "config.yaml").is_file()
     assert Path(CONF).is_absolute()
+
+
+def test_a_model_that_does_not_fit_the_data_is_told(
+    door: Door, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert door("dataset=phantom_xray", "dataset.root_dir=x", "run_dir=run") == 1
+    shown = capfd.readouterr().out
+    assert "model=resnet3d_vae and dataset=phantom_xray do not fit together" in shown
+    assert "Traceback" not in shown

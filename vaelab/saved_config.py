@@ -20,6 +20,7 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
 
 from vaelab.atomic import replacing
 from vaelab.config_difference import deciding, differences
@@ -252,7 +253,16 @@ def _replaced(node: Any, old: str, new: str) -> Any:
 
 def _resolve(cfg: DictConfig) -> DictConfig:
     """All interpolations replaced; paths of data made to hold from any folder."""
-    resolved = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True))
+    try:
+        values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except InterpolationKeyError as error:
+        choices = HydraConfig.get().runtime.choices
+        raise UserError(
+            f"{error.full_key}: {str(error).splitlines()[0]}: model={choices['model']} and "
+            f"dataset={choices['dataset']} do not fit together; model=resnet3d_vae is for volumes, "
+            "model=conv2d_vae for images"
+        ) from error
+    resolved = OmegaConf.create(values)
     assert isinstance(resolved, DictConfig)
     for key in ("root_dir", "cache_dir"):
         value = resolved.dataset.get(key)

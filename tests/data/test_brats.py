@@ -332,14 +332,14 @@ def test_the_order_of_modalities_is_the_order_of_channels(
     assert torch.equal(two[1], one[0])
 
 
-@pytest.mark.slow  # two processes import torch and MONAI
+@pytest.mark.slow  # a process imports torch and MONAI
 def test_worker_processes_that_share_nothing_deliver_the_same(
     shared_root: Path, tmp_path: Path
 ) -> None:
     """Spawned workers, as on macOS and Windows, get the dataset by pickle."""
     data = ready(shared_root, tmp_path, cache_rate=0.5)
     dataset = data.dataset("train")
-    loader = DataLoader(dataset, num_workers=2, multiprocessing_context="spawn")
+    loader = DataLoader(dataset, num_workers=1, multiprocessing_context="spawn")
     expected = [dataset[index] for index in range(len(dataset))]  # type: ignore[arg-type]
     for batch, sample in zip(loader, expected, strict=True):
         assert torch.equal(batch["image"][0], sample["image"])

@@ -220,7 +220,7 @@ def test_without_anything_to_judge_nothing_is_done(
 def test_a_subject_gets_a_map_that_lies_on_its_own_files(
     door: Door, run_3d: Path, tmp_path: Path, phantoms: str
 ) -> None:
-    (tree,) = Path(phantoms.split("=", 1)[1]).glob("phantom_mri*")
+    (tree,) = Path(phantoms.split("=", 1)[1]).glob("phantom_mri*-4patients-1followups-6.0mm-seed0")
     new = tmp_path / "new"
     whole = ["BraTS-MEN-00001-000", "BraTS-MEN-00003-000"]  # the latter is stored otherwise
     for name, folder in zip(whole, (new, new / "more"), strict=True):

@@ -6,10 +6,8 @@ import copy
 import logging
 import math
 import os
-import resource
 import shutil
 import statistics
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,6 +31,7 @@ from vaelab.tasks.experiment import Experiment
 from vaelab.training.history import CSVHistory
 from vaelab.training.module import VAELitModule
 from vaelab.training.throughput import limited
+from vaelab.training.variants import high_water_mark
 
 log = logging.getLogger(__name__)
 
@@ -194,5 +193,4 @@ def resident_mib() -> float:
     statm = Path("/proc/self/statm")
     if statm.is_file():
         return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    return high_water_mark() / 2**20

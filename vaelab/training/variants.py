@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -176,15 +177,23 @@ def _peak(job: bytes) -> dict[str, int]:
     step = Step(model, x, Variant(variant), device)
     for _ in range(2):  # AdamW allocates its moments in the first
         step.train()
-    found: dict[str, int] = {}
-    if sys.platform != "win32":
-        import resource
-
-        unit = 1 if sys.platform == "darwin" else 1024
-        found["rss"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    found = {"rss": high_water_mark()} if sys.platform != "win32" else {}
     if device.type == "cuda":
         found["device"] = torch.cuda.max_memory_allocated(device)
     return found
+
+
+def high_water_mark() -> int:
+    """Most memory that this process has had, in bytes; not on Windows."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # ru_maxrss of a child begins with what its parent had when it was forked.
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _checkpointed(model: nn.Module) -> Sequence[Any]:
