@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,12 +60,24 @@ def phantoms(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"dataset.root_dir={tmp_path_factory.mktemp('phantoms')}"
 
 
+@contextmanager
+def logging_kept() -> Iterator[None]:
+    """Undo what Hydra does to logging; it replaces pytest's."""
+    root = logging.getLogger()
+    handlers = list(root.handlers)
+    try:
+        yield
+    finally:
+        for handler in [handler for handler in root.handlers if handler not in handlers]:
+            root.removeHandler(handler)
+            handler.close()
+        root.handlers[:] = handlers
+
+
 @pytest.fixture
 def door(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Door]:
     """``python -m vaelab.run`` from an empty folder, in this process; returns the exit status."""
     monkeypatch.chdir(tmp_path)
-    root = logging.getLogger()
-    handlers = list(root.handlers)
 
     def call(*arguments: str) -> int:
         GlobalHydra.instance().clear()
@@ -77,8 +91,39 @@ def door(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Door]:
             return int(stop.code or 0)
         return 0
 
-    yield call
-    for handler in [handler for handler in root.handlers if handler not in handlers]:
-        root.removeHandler(handler)
-        handler.close()
-    root.handlers[:] = handlers  # Hydra's logging replaced pytest's
+    with logging_kept():
+        yield call
+
+
+def _trained(folder: Path, *arguments: str) -> Path:
+    with logging_kept(), pytest.MonkeyPatch.context() as patch:
+        GlobalHydra.instance().clear()
+        patch.setattr(sys, "argv", ["vaelab", *arguments, f"run_dir={folder}"])
+        run.main()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def xray_run(tmp_path_factory: pytest.TempPathFactory, phantoms: str) -> Path:
+    """A run on X-rays, trained for one epoch and not judged; not to be written to."""
+    folder = tmp_path_factory.mktemp("xray") / "run"
+    return _trained(folder, *TINY_XRAY, phantoms, "train.max_epochs=1", "~task.then")
+
+
+@pytest.fixture(scope="session")
+def mri_run(tmp_path_factory: pytest.TempPathFactory, phantoms: str) -> Path:
+    """A run on MRI, trained for one epoch and not judged; not to be written to."""
+    folder = tmp_path_factory.mktemp("mri") / "run"
+    return _trained(folder, *TINY_MRI, phantoms, "train.max_epochs=1", "~task.then")
+
+
+@pytest.fixture
+def run_2d(xray_run: Path, tmp_path: Path) -> Path:
+    """A copy of ``xray_run`` to work in."""
+    return Path(shutil.copytree(xray_run, tmp_path / "run"))
+
+
+@pytest.fixture
+def run_3d(mri_run: Path, tmp_path: Path) -> Path:
+    """A copy of ``mri_run`` to work in."""
+    return Path(shutil.copytree(mri_run, tmp_path / "run"))

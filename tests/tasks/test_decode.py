@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import nibabel
@@ -29,19 +28,8 @@ from vaelab.tasks.latent_paths import (
 )
 
 from ..conftest import Door
-from .test_encode import mri_run, xray_run  # noqa: F401  # fixtures
 
 QUICK = ("task.num_samples=2", "task.steps=3", "task.units=2")
-
-
-@pytest.fixture
-def run_3d(mri_run: Path, tmp_path: Path) -> Path:  # noqa: F811
-    return Path(shutil.copytree(mri_run, tmp_path / "run"))
-
-
-@pytest.fixture
-def run_2d(xray_run: Path, tmp_path: Path) -> Path:  # noqa: F811
-    return Path(shutil.copytree(xray_run, tmp_path / "run"))
 
 
 def test_volumes_are_decoded_on_the_run_s_grid_with_its_centre_at_zero(door: Door, run_3d: Path):

@@ -3,67 +3,26 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hydra.core.global_hydra import GlobalHydra
 from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from vaelab import run
 from vaelab.data.latents import LatentDataset, read_latents
 from vaelab.errors import UserError
 from vaelab.tasks import encode as module
 from vaelab.tasks.encode import Encode
 from vaelab.tasks.latent_pictures import choose_colors, read_covariates, umap_of
 
-from ..conftest import TINY_MRI, TINY_XRAY, Door
+from ..conftest import Door
 
 QUICK = ("task.umap=false",)
-
-
-def trained(folder: Path, *arguments: str) -> Path:
-    """A run, through the door, in this process."""
-    root = logging.getLogger()
-    handlers = list(root.handlers)
-    with pytest.MonkeyPatch.context() as patch:
-        GlobalHydra.instance().clear()
-        patch.setattr(sys, "argv", ["vaelab", *arguments, f"run_dir={folder}"])
-        run.main()
-    for handler in [handler for handler in root.handlers if handler not in handlers]:
-        root.removeHandler(handler)
-        handler.close()
-    root.handlers[:] = handlers
-    return folder
-
-
-@pytest.fixture(scope="module")
-def xray_run(tmp_path_factory: pytest.TempPathFactory, phantoms: str) -> Path:
-    folder = tmp_path_factory.mktemp("xray") / "run"
-    return trained(folder, *TINY_XRAY, phantoms, "train.max_epochs=1", "~task.then")
-
-
-@pytest.fixture(scope="module")
-def mri_run(tmp_path_factory: pytest.TempPathFactory, phantoms: str) -> Path:
-    folder = tmp_path_factory.mktemp("mri") / "run"
-    return trained(folder, *TINY_MRI, phantoms, "train.max_epochs=1", "~task.then")
-
-
-@pytest.fixture
-def run_2d(xray_run: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(xray_run, tmp_path / "run"))
-
-
-@pytest.fixture
-def run_3d(mri_run: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(mri_run, tmp_path / "run"))
 
 
 def encode(door: Door, run_dir: Path, *arguments: str) -> int:
