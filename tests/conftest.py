@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,11 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from vaelab import run
+
+# Processes that tests start elsewhere find this checkout too, installed or not.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")])
+)
 
 # Networks this small gain nothing from a second thread and lose much on a busy machine.
 torch.set_num_threads(1)
