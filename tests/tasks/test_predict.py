@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from vaelab.errors import UserError
-from vaelab.tasks.judging import _digest
+from vaelab.tasks.judging import weights_digest
 from vaelab.tasks.predict import Predict, at_full_size
 
 from ..conftest import Door
@@ -147,7 +147,7 @@ def test_the_training_data_are_needed_for_heat_maps_only(
     assert len(rows(run_2d / "predictions" / "predictions.csv")) == 1
     assert sizes(run_2d / "predictions") == {}
     # Once measured, the colour scale is the run's own.
-    scale = {"weights_sha256": _digest(run_2d / "checkpoints" / "vae_m4_best.pth")}
+    scale = {"weights_sha256": weights_digest(run_2d / "checkpoints" / "vae_m4_best.pth")}
     content = scale | {"map_sigma": 0.0, "scale": 0.5, "source": "healthy images"}
     (run_2d / "heat_scale.json").write_text(json.dumps(content))
     assert predict(door, run_2d, image) == 0

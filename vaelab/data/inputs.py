@@ -14,6 +14,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -192,6 +193,21 @@ def check_can_read(inputs: Sequence[Input]) -> None:
         raise UserError(
             "task.inputs: has DICOM files, which need pydicom; pip install 'vaelab[dicom]'"
         )
+
+
+def find_radiographs(inputs: str | Sequence[str], output_dir: Path) -> list[Input]:
+    """Image files that can be read here; see ``find_inputs``."""
+    found = find_inputs(inputs, images_below, "JPEG, PNG or DICOM files", output_dir)
+    check_can_read(found)
+    return found
+
+
+def find_subjects(
+    inputs: str | Sequence[str], modalities: Sequence[str], output_dir: Path
+) -> list[Input]:
+    """Subject folders with all modalities in BraTS naming; see ``find_inputs``."""
+    expected = "subject folders with " + ", ".join(f"*-{key}.nii.gz" for key in modalities)
+    return find_inputs(inputs, partial(subjects_below, modalities=modalities), expected, output_dir)
 
 
 def read_radiograph(path: Path, loader: LoadGreyImage) -> Radiograph:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ from vaelab.models.vae import VAE
 from vaelab.report.figures import axial, save_figure
 from vaelab.report.latent_figures import decoded_grid
 from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.judging import load_model
+from vaelab.tasks.judging import load_model, weights_digest
 from vaelab.tasks.latent_paths import (
     LINEAR,
     SPHERICAL,
@@ -253,7 +252,7 @@ def _means(experiment: Experiment, model: VAE, split: str) -> tuple[Means, Means
     From the table that ``task=encode`` has written if it is of these weights; else the split alone
     is encoded.
     """
-    digest = hashlib.sha256(experiment.weights.read_bytes()).hexdigest()
+    digest = weights_digest(experiment.weights)
     table = experiment.run_dir / "latents" / TABLE
     if table.is_file():
         latents = read_latents(table)

@@ -24,7 +24,7 @@ from vaelab.errors import UserError
 from vaelab.models.vae import VAE
 from vaelab.objective.elbo import kl_divergence, squared_error
 from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.judging import load_model
+from vaelab.tasks.judging import load_model, weights_digest
 from vaelab.tasks.latent_pictures import choose_colors, draw_latents, read_covariates
 from vaelab.tasks.subjects import Subject, Subjects, Unreadable, own_subjects, subjects_in
 
@@ -100,7 +100,7 @@ class Encode:
                 "run": experiment.run_dir.name,
                 "data": type(experiment.data).__name__,
                 "weights": experiment.weights.name,
-                "weights_sha256": hashlib.sha256(experiment.weights.read_bytes()).hexdigest(),
+                "weights_sha256": weights_digest(experiment.weights),
             },
             settings=getattr(experiment.data, "settings", {}),
             folder=folder / PARTS,

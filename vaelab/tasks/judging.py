@@ -128,7 +128,7 @@ def load_calibration(experiment: Experiment) -> ConformalCalibration | None:
 
 def _judge_of(experiment: Experiment) -> dict[str, Any]:
     """What a number of this run depends on: the score, its parameters, the weights."""
-    return describe_score(experiment.score) | {"weights_sha256": _digest(experiment.weights)}
+    return describe_score(experiment.score) | {"weights_sha256": weights_digest(experiment.weights)}
 
 
 def describe_score(score: Any) -> dict[str, Any]:
@@ -144,7 +144,8 @@ def describe_score(score: Any) -> dict[str, Any]:
     return {"score": type(score).__name__, "arguments": arguments}
 
 
-def _digest(path: Path) -> str:
+def weights_digest(path: Path) -> str:
+    """SHA-256 of a file of weights, by which what was made with them is told from the rest."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
@@ -188,7 +189,10 @@ def healthy_scale(experiment: Experiment, detector: AnomalyDetector) -> tuple[fl
         UserError: when it has to be measured and the data cannot be read.
     """
     path = experiment.run_dir / HEAT_SCALE
-    depends = {"weights_sha256": _digest(experiment.weights), "map_sigma": experiment.map_sigma}
+    depends = {
+        "weights_sha256": weights_digest(experiment.weights),
+        "map_sigma": experiment.map_sigma,
+    }
     if path.is_file():
         content = _read(path)
         if all(content.get(key) == value for key, value in depends.items()):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import logging
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,13 +25,11 @@ from vaelab.data.inputs import (
     Input,
     Radiograph,
     Volume,
-    check_can_read,
-    find_inputs,
-    images_below,
+    find_radiographs,
+    find_subjects,
     read_full_size,
     read_radiograph,
     read_subject,
-    subjects_below,
 )
 from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
@@ -169,9 +166,7 @@ class _Radiographs:
         self.scale = 0.0
 
     def find(self, inputs: str | Sequence[str], output_dir: Path) -> list[Input]:
-        found = find_inputs(inputs, images_below, "JPEG, PNG or DICOM files", output_dir)
-        check_can_read(found)
-        return found
+        return find_radiographs(inputs, output_dir)
 
     def prepare_maps(self, experiment: Experiment, detector: AnomalyDetector) -> None:
         try:
@@ -207,10 +202,7 @@ class _Volumes:
         self.settings = data.settings
 
     def find(self, inputs: str | Sequence[str], output_dir: Path) -> list[Input]:
-        modalities = self.settings["modalities"]
-        expected = "subject folders with " + ", ".join(f"*-{key}.nii.gz" for key in modalities)
-        expand = partial(subjects_below, modalities=modalities)
-        return find_inputs(inputs, expand, expected, output_dir)
+        return find_subjects(inputs, self.settings["modalities"], output_dir)
 
     def prepare_maps(self, experiment: Experiment, detector: AnomalyDetector) -> None:
         """Nothing: the maps hold residuals, not colours."""

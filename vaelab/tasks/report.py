@@ -113,7 +113,7 @@ class Report:
                 if (run_dir / folder / f"{name}.png").is_file()
             },
             cases=cases,
-            heat_scale=max(scale, 1e-6),
+            heat_scale=scale,
             scale_source=source,
             config_yaml=config,
             versions={name: version(name) for name in PACKAGES},

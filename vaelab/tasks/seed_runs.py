@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped, unused-ignore]
 
 from vaelab.errors import UserError
+from vaelab.status import read_status
 from vaelab.tasks.experiment import Experiment
 
 log = logging.getLogger(__name__)
@@ -66,8 +66,8 @@ def train_seeds(experiment: Experiment, seeds: Sequence[int]) -> list[Path]:
 
 def is_done(folder: Path) -> bool:
     """Whether a run says of itself that it ended well."""
-    status = folder / "status.json"
-    return status.is_file() and json.loads(status.read_text("utf-8"))["state"] == "done"
+    status = read_status(folder)
+    return status is not None and status.state == "done"
 
 
 def overrides(config: Mapping[str, Any], run_dir: Path, folder: Path, seed: int) -> list[str]:

@@ -17,12 +17,10 @@ from vaelab.data.cache import CacheFullError
 from vaelab.data.chest_xray import ChestXrayDataModule, LoadGreyImage
 from vaelab.data.index import patient_of
 from vaelab.data.inputs import (
-    check_can_read,
-    find_inputs,
-    images_below,
+    find_radiographs,
+    find_subjects,
     read_radiograph,
     read_subject,
-    subjects_below,
 )
 from vaelab.data.latents import time_point_of
 from vaelab.data.module import SplitDataModule
@@ -95,14 +93,10 @@ def subjects_in(inputs: str | Sequence[str], data: SplitDataModule, output_dir: 
     """
     load: Callable[[Sequence[Subject]], Dataset[Any]]
     if isinstance(data, ChestXrayDataModule):
-        found = find_inputs(inputs, images_below, "JPEG, PNG or DICOM files", output_dir)
-        check_can_read(found)
+        found = find_radiographs(inputs, output_dir)
         load = partial(_Images, LoadGreyImage(**data.settings))
     elif isinstance(data, BraTSDataModule):
-        modalities = data.settings["modalities"]
-        expected = "subject folders with " + ", ".join(f"*-{key}.nii.gz" for key in modalities)
-        expand = partial(subjects_below, modalities=modalities)
-        found = find_inputs(inputs, expand, expected, output_dir)
+        found = find_subjects(inputs, data.settings["modalities"], output_dir)
         load = partial(_Volumes, data.settings)
     else:
         raise UserError(f"task.inputs: cannot read new inputs for a {type(data).__name__}")
