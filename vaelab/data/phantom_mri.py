@@ -285,12 +285,15 @@ def _draw_tumour(grid: Grid, time_point: int, random: np.random.Generator) -> Tu
     )
 
 
-def _seat(points: Floats, tumour: Tumour) -> Floats:
+def _seat(points: Floats, tumour: Tumour, spacing: Floats) -> Floats:
     """The point (3, 1) just below the dura from which the tumour grows, at every time point."""
     middle = points.mean(axis=1, keepdims=True)
     along = tumour.direction @ (points - middle)
     aside = np.linalg.norm(points - middle - np.outer(tumour.direction, along), axis=0)
-    to_dura = along[aside < 4.0].max()  # a ray 8 mm thick cannot slip between coarse voxels
+    on_ray = aside < 4.0
+    if not on_ray.any():  # it slipped between thick slices: half a voxel's diagonal catches it
+        on_ray = aside <= np.linalg.norm(spacing) / 2
+    to_dura = along[on_ray].max()
     radius = (3 * tumour.first_volume / (4 * np.pi)) ** (1 / 3)
     return np.asarray(middle + tumour.direction[:, None] * (to_dura - 0.4 * radius))
 
@@ -360,7 +363,7 @@ def _draw_phantom(
     brain = inside.reshape([len(axis) for axis in grid.axes])
     points = points[:, inside]  # (3, N)
 
-    seat = _seat(points, tumour)
+    seat = _seat(points, tumour, grid.spacing)
     lobes, fingers = tumour.lobes[brain].clip(-2, 2), tumour.fingers[brain]
     reach = np.linalg.norm(points - seat, axis=0) * (1 + 0.13 * lobes)  # (N,), mm
     voxels = round(tumour.volume / float(np.prod(grid.spacing)))
