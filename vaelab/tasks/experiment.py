@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +33,15 @@ class TrainSettings:
     weights_name: str
     deterministic: bool | Literal["warn"]
     max_skipped_steps: int = 40  # runs from before the key was there are still read
+    max_minutes: float | None = None
 
     def __post_init__(self) -> None:
         if self.max_epochs < 1:
             raise UserError(f"train.max_epochs={self.max_epochs}: at least 1 is needed; try 20")
+        if self.max_minutes is not None and not 0 < self.max_minutes < math.inf:
+            raise UserError(
+                f"train.max_minutes={self.max_minutes}: must be above 0; null is no limit"
+            )
         if not 0 <= self.lr_final <= 1:
             raise UserError(f"train.lr_final={self.lr_final}: a share of train.lr, from 0 to 1")
         if self.monitor not in MONITORS:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import lightning as L
 import numpy as np
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, Timer, TQDMProgressBar
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from vaelab.atomic import NoSpaceError, remove_partials
@@ -143,6 +144,9 @@ def _callbacks(experiment: Experiment) -> list[Callback]:
         LogEpoch(),
         EpochSummary(["train/loss", "val/recon", "val/kl", "train/beta", "val/active_units"]),
     ]
+    if experiment.train.max_minutes is not None:
+        limit = timedelta(minutes=experiment.train.max_minutes)
+        callbacks.append(Timer(limit, interval="epoch"))
     if settings.progress_bar:
         callbacks.append(TQDMProgressBar(leave=False))
     return callbacks
