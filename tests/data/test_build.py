@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 import torch
+from isal import igzip
 from monai.transforms import Compose, Transform
+from nibabel.arrayproxy import ArrayProxy
 from torch.utils.data import DataLoader
 
 from vaelab.data import build
@@ -24,7 +26,6 @@ from vaelab.data.chest_xray import ChestXrayDataModule, LoadGreyImage
 from vaelab.data.entry import read_entry
 from vaelab.data.phantom_mri import PhantomMRI
 from vaelab.data.phantom_xray import PhantomXray
-from vaelab.data.transforms import StoredTypeReader
 from vaelab.errors import UserError
 
 
@@ -188,13 +189,17 @@ def test_two_epochs_and_an_evaluation_decode_each_volume_once(
     mri: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoded: list[str] = []
-    original = StoredTypeReader._get_array_data
+    original = igzip.open
 
-    def counted(self: StoredTypeReader, img: Any, filename: Any) -> Any:
-        decoded.append(img.get_filename())
-        return original(self, img, filename)
+    def counted(path: str) -> Any:
+        decoded.append(path)
+        return original(path)
 
-    monkeypatch.setattr(StoredTypeReader, "_get_array_data", counted)
+    def refused(*_: Any) -> None:
+        raise AssertionError("nibabel decodes voxels")
+
+    monkeypatch.setattr(igzip, "open", counted)
+    monkeypatch.setattr(ArrayProxy, "__array__", refused)
     data = volumes(mri, tmp_path)
     data.prepare_data()
     assert len(decoded) == 3 * 5

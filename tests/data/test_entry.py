@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from vaelab.data.entry import LARGE, DamagedEntryError, read_entry, write_entry
+from vaelab.data.entry import DTYPES, LARGE, DamagedEntryError, read_entry, write_entry
 
 SAMPLE = {
     "image": torch.arange(24.0).reshape(2, 3, 4),
@@ -37,6 +38,33 @@ def test_a_sample_comes_back_to_the_bit(entry: Path) -> None:
 
 def test_any_tool_that_knows_safetensors_can_read_it(entry: Path) -> None:
     assert torch.equal(load_file(entry)["image"], SAMPLE["image"])
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+def test_every_type_and_shape_comes_back_and_is_where_the_format_wants_it(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    """Larger elements first, so that none lies across a boundary of its size."""
+    sample = {
+        "b": torch.arange(6).reshape(2, 3).to(dtype),
+        "a": torch.tensor(1).to(dtype),
+        "odd": torch.tensor([1, 2, 3], dtype=torch.uint8),
+        "none": torch.empty((0, 2), dtype=dtype),
+        "turned": torch.arange(6).reshape(2, 3).to(dtype).T,
+    }
+    write_entry(tmp_path / "entry", sample, torch.float32)
+    read, known = read_entry(tmp_path / "entry"), load_file(tmp_path / "entry")
+    half = dtype in (torch.float16, torch.bfloat16)
+    for key, value in sample.items():
+        assert torch.equal(known[key], value)
+        assert torch.equal(read[key], value.float() if half else value)
+    content = (tmp_path / "entry").read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    fields = json.loads(content[8 : 8 + length])
+    assert length % 8 == 0
+    assert all(
+        fields[key]["data_offsets"][0] % value.itemsize == 0 for key, value in sample.items()
+    )
 
 
 def test_a_large_sample_comes_back_too(tmp_path: Path) -> None:
@@ -68,7 +96,7 @@ def test_every_cut_is_noticed(entry: Path) -> None:
             read_entry(entry)
 
 
-@pytest.mark.parametrize("size", [0, 1, 100, 2 * LARGE])
+@pytest.mark.parametrize("size", [0, 1, 100, LARGE + 100])
 @pytest.mark.parametrize("byte", [b"\0", b"\xff", b"{"])
 def test_garbage_is_refused(entry: Path, size: int, byte: bytes) -> None:
     entry.write_bytes(size * byte)

@@ -60,7 +60,8 @@ def find_subjects(root: Path, keys: Sequence[str], patient_pattern: str) -> Subj
             subjects.lost.append(folder.name)
         if not folder.is_dir():
             continue
-        found = {key: sorted(folder.glob(f"[!.]*-{key}.nii.gz")) for key in keys}
+        there = sorted(folder.glob("[!.]*.nii.gz"))
+        found = {key: [p for p in there if p.name[1:].endswith(f"-{key}.nii.gz")] for key in keys}
         missing = [key for key, paths in found.items() if not paths]
         twice = [key for key, paths in found.items() if len(paths) > 1]
         record: Record = {"id": folder.name, "patient": patient_of(folder.name, patient_pattern)}

@@ -69,11 +69,11 @@ def fill_cache(datasets: Iterable[Dataset[Any]], progress_bar: bool = True) -> N
 def find_missing(datasets: Iterable[Dataset[Any]]) -> list[Missing]:
     """The records whose entry is not there, each once; whether one is sound shows on reading."""
     found: dict[Path, Missing] = {}
-    for dataset in datasets:
-        for part in _cached_parts(dataset):
+    with ThreadPoolExecutor(min(available_cores(), MAX_THREADS)) as pool:
+        for part in (part for dataset in datasets for part in _cached_parts(dataset)):
             present = {path.name for path in part.folder.glob("*.safetensors")}
-            for item in part.data:
-                path = part.entry(item)
+            # The name of an entry takes reading its files, where they are not known yet.
+            for item, path in zip(part.data, pool.map(part.entry, part.data), strict=True):
                 if path.name not in present:
                     found[path] = Missing(part, item, path)
     return list(found.values())

@@ -7,7 +7,8 @@ import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
-from importlib.metadata import version
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ log = logging.getLogger(__name__)
 
 # Raised whenever the meaning of a cached entry changes without a change of settings.
 FORMAT = 2
+
+version = cache(metadata.version)  # which reads a file each time
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CURES = (

@@ -5,9 +5,9 @@ The limits are those of a head in an MRI scanner: outside of them a header is wr
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import itertools
+import math
 import os
 import struct
 import zlib
@@ -16,25 +16,30 @@ from typing import Any, NamedTuple
 
 import nibabel
 import numpy as np
+from isal import igzip_lib
 from monai.transforms import Transform
 from nibabel.openers import Opener
 
 from vaelab.data.findings import Examination, Finding, errors, file_problem
+from vaelab.data.voxels import decompressed, read_voxels, skip_to_end
 from vaelab.errors import UserError
 
-# What nibabel raises for a file that is cut off, damaged or no NIfTI at all.
-UNREADABLE = (
+ISAL_ERROR: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # a slip of its stub
+
+# What nibabel and isal raise for a file that is cut off, damaged or no NIfTI at all.
+UNREADABLE: tuple[type[Exception], ...] = (
     OSError,
     EOFError,
     ValueError,
     OverflowError,
+    MemoryError,
     zlib.error,
+    ISAL_ERROR,
     nibabel.filebasedimages.ImageFileError,
     nibabel.spatialimages.HeaderDataError,
 )
 
 MAX_VOXELS = 2**30  # 4 GB as float32; a header that claims more is damaged
-PIECE = 2**20  # bytes
 MAX_SPACING = 20.0  # mm
 USUAL_SIDE = (50.0, 500.0)  # mm, of the field of view
 POSSIBLE_SIDE = (5.0, 2000.0)  # mm; beyond, resampling would leave one voxel or fill the memory
@@ -107,8 +112,8 @@ def examine_volume(path: str, is_seg: bool) -> tuple[Examination, Grid | None]:
         facts["spacing [mm]"] = "×".join(f"{size:.3g}" for size in sizes)
         facts["orientation"] = "".join(str(code) for code in nibabel.aff2axcodes(grid.affine))
         try:
-            voxels = _decoded(path, image)
-        except (*UNREADABLE, MemoryError) as error:
+            voxels = read_voxels(image)
+        except UNREADABLE as error:
             findings.append(_unreadable(path, error))
         else:
             more, values = examine_voxels(path, voxels, is_seg, abs(np.linalg.det(grid.affine)))
@@ -133,12 +138,11 @@ def examine_voxels(
     Returns:
         Findings, and ``minimum``, ``maximum`` of a series or ``label <n> [mL]`` of labels.
     """
-    finite = np.isfinite(voxels)
-    if not finite.all():
-        detail = f"{finite.size - np.count_nonzero(finite)} of {finite.size}"
+    low, high = float(voxels.min()), float(voxels.max())  # NaN if there is a single one
+    if not (math.isfinite(low) and math.isfinite(high)):
+        detail = f"{voxels.size - np.count_nonzero(np.isfinite(voxels))} of {voxels.size}"
         what = "holds voxels that are NaN or infinite"
         return [Finding("error", path, what, LEAVE_OUT, detail)], {}
-    low, high = float(voxels.min()), float(voxels.max())
     if is_seg:
         return _examine_labels(path, voxels, (low, high), voxel_volume)
     facts = {"minimum": low, "maximum": high}
@@ -148,7 +152,7 @@ def examine_voxels(
     if max(-low, high) > float(np.finfo(np.float32).max):
         what = "holds voxels that are infinite as float32"
         return [Finding("error", path, what, LEAVE_OUT, f"up to {max(-low, high):.3g}")], facts
-    if low >= 0 and high <= FEW_VALUES and (voxels == np.rint(voxels)).all():
+    if low >= 0 and high <= FEW_VALUES and _are_whole(voxels):
         what = "looks like a segmentation in the place of a series"
         detail = f"whole numbers from {low:g} to {high:g}"
         return [Finding("warning", path, what, "look whether files are swapped", detail)], facts
@@ -158,10 +162,8 @@ def examine_voxels(
 class LoadSoundVolumesd(Transform):
     """MONAI's loader with a sentence for each file that is damaged or holds no usable values.
 
-    nibabel stops reading before the checksum of a .gz, and takes flipped bits for voxels.
-
     Args:
-        load: the ``LoadImaged`` that loads one key after another.
+        load: the ``LoadImaged`` that loads one key after another, with a reader that tells damage.
         keys: what it loads; ``seg`` holds labels.
     """
 
@@ -182,9 +184,7 @@ class LoadSoundVolumesd(Transform):
             whole = [examine_volume(str(data[key]), key == "seg")[0] for key in self.keys]
             _refuse([finding for one in whole for finding in one.findings])
             raise UserError(f"{data['id']}: cannot be loaded ({error})") from error
-        for key in self.keys:
-            check_stream(str(data[key]))
-        voxels = {key: np.asarray(loaded[key]) for key in self.keys}
+        voxels = {key: loaded[key].numpy() for key in self.keys}
         found = [examine_voxels(str(data[key]), voxels[key], key == "seg") for key in self.keys]
         _refuse([finding for findings, _ in found for finding in findings])
         return loaded
@@ -201,9 +201,12 @@ def _examine_labels(
     low, high = limits
     what = "a segmentation needs whole numbers from 0 to 255; is a series in its place?"
     detail = f"values from {low:g} to {high:g}"
-    if low < 0 or high > 255 or not (labels == np.rint(labels)).all():
+    if low < 0 or high > 255 or not _are_whole(labels):
         return [Finding("error", path, what, LEAVE_OUT, detail)], {}
-    counts = np.bincount(labels.astype(np.uint8).ravel(), minlength=1)
+    flat = labels.ravel(order="K")
+    marked = flat[flat != 0].astype(np.uint8)  # few: the rest need not be counted one by one
+    counts = np.bincount(marked, minlength=1)
+    counts[0] = flat.size - marked.size
     present = [label for label, count in enumerate(counts) if count]
     facts = {
         f"label {label} [mL]": float(counts[label]) * voxel_volume / 1000
@@ -227,31 +230,9 @@ def _examine_labels(
     return found, facts
 
 
-def check_stream(path: str) -> None:
-    """Decompress a file to its end, where the checksum is.
-
-    Raises:
-        UserError: for a file that is cut off or damaged.
-    """
-    try:
-        _stream_length(path)
-    except UNREADABLE as error:
-        raise UserError(str(_unreadable(path, error))) from error
-
-
 def _stream_length(path: str) -> int:
-    length = 0
-    with gzip.open(path) as stream:
-        while piece := stream.read(PIECE):
-            length += len(piece)
-    return length
-
-
-def _decoded(path: str, image: Any) -> np.ndarray:
-    """All voxels, from a stream whose checksum was compared."""
-    with gzip.open(path) as stream:
-        whole = type(image).from_bytes(stream.read())
-    return np.asanyarray(whole.dataobj)
+    with decompressed(path) as stream:
+        return skip_to_end(stream)
 
 
 def _length_findings(path: str, image: Any) -> list[Finding]:
@@ -341,6 +322,10 @@ def _raw_header(path: str, image: Any) -> Any:
     """The header as it is written, which nibabel mends when it loads a file."""
     with Opener(path) as file:
         return type(image.header).from_fileobj(file, check=False)
+
+
+def _are_whole(voxels: np.ndarray) -> bool:
+    return voxels.dtype.kind in "iu" or bool((voxels == np.rint(voxels)).all())
 
 
 def _unreadable(path: str, error: Exception) -> Finding:
