@@ -7,7 +7,13 @@ import pytest
 from sklearn.decomposition import PCA
 
 from vaelab.metrics.bootstrap import patient_weights
-from vaelab.metrics.probes import cross_validated_r2, latent_features, probe, voxel_features
+from vaelab.metrics.probes import (
+    cross_validated_r2,
+    latent_features,
+    patient_folds,
+    probe,
+    voxel_features,
+)
 
 COUNT = 80
 PATIENTS = [f"p{i}" for i in range(COUNT)]
@@ -40,6 +46,23 @@ def test_scans_of_a_patient_do_not_tell_on_each_other() -> None:
     assert cross_validated_r2(factor, latent_features(of_patient), patients, ONCE)[0] < 0.1
     leaking = cross_validated_r2(factor, latent_features(of_patient), PATIENTS, ONCE)[0]
     assert leaking > 0.9
+
+
+def test_no_fold_is_made_of_every_fifth_patient() -> None:
+    folds = patient_folds([f"patient-{number:03d}" for number in range(100)])
+    assert len(folds) == 5
+    for _, test in folds:
+        assert len(test) == 20
+        assert len(set(test % 5)) > 1
+
+
+def test_few_components_of_many_images_are_the_same_by_either_solver() -> None:
+    voxels = DRAW.normal(size=(60, 200)) * np.linspace(3, 0.1, 200)
+    fit, test = np.arange(50), np.arange(50, 60)
+    few = voxel_features(voxels @ voxels.T, 5)(fit, test)  # ARPACK
+    more = voxel_features(voxels @ voxels.T, 20)(fit, test)  # all of them, then cut
+    for one, other in zip(few, more, strict=True):
+        np.testing.assert_allclose(np.abs(one), np.abs(other[:, :5]), atol=1e-6)
 
 
 def test_components_from_inner_products_are_those_of_the_voxels() -> None:
