@@ -419,7 +419,7 @@ def test_a_sample_larger_than_the_crop_is_cropped_and_no_other() -> None:
         assert (cropped is image) == (size == 4)
 
 
-def plain_monai() -> Compose:
+def plain_monai(nonzero: bool) -> Compose:
     """The same preprocessing of MONAI's transforms alone."""
     volumes = [*MODALITIES, "seg"]
     return Compose(
@@ -428,7 +428,7 @@ def plain_monai() -> Compose:
             EnsureChannelFirstd(volumes),
             Orientationd(volumes, axcodes="RAS", labels=None),
             Spacingd(volumes, pixdim=(1.0, 1.0, 1.0), mode=[*["bilinear"] * 4, "nearest"]),
-            NormalizeIntensityd(MODALITIES, nonzero=False, channel_wise=True),
+            NormalizeIntensityd(MODALITIES, nonzero=nonzero, channel_wise=True),
             ConcatItemsd(MODALITIES, name="image"),
             ResizeWithPadOrCropd(["image", "seg"], spatial_size=(12, 20, 24)),
         ]
@@ -440,15 +440,33 @@ def plain_monai() -> Compose:
 @pytest.mark.parametrize(
     ("orientation", "spacing"), [("RAS", (1, 1, 1)), ("LPS", (1, 1, 1)), ("PIR", (0.8, 1.3, 2.0))]
 )
+@pytest.mark.parametrize("nonzero", [False, True])
 def test_the_result_is_that_of_plain_monai(
-    tmp_path: Path, kind: type, orientation: str, spacing: tuple[float, float, float]
+    tmp_path: Path,
+    kind: type,
+    orientation: str,
+    spacing: tuple[float, float, float],
+    nonzero: bool,
 ) -> None:
     volume = np.clip(NOISE, 0, 255).astype(kind)
+    volume[:, :3] = 0  # background
     record = subject(tmp_path, four(volume, LABELS), np.diag([*spacing, 1.0]), orientation)
-    expected, result = plain_monai()(record), sample(record, roi_size=(12, 20, 24))
+    expected = plain_monai(nonzero)(record)
+    result = sample(record, roi_size=(12, 20, 24), nonzero=nonzero)
     # Values are of order 1; means that were summed in another order differ in the last digits.
     torch.testing.assert_close(result["image"], expected["image"].as_tensor(), atol=2e-6, rtol=0)
     assert torch.equal(result["seg"], expected["seg"].as_tensor().to(torch.uint8))
+
+
+def test_background_stays_at_0_where_only_nonzero_voxels_are_standardised(tmp_path: Path) -> None:
+    volume = np.clip(NOISE, 1, 255).astype(np.int16)
+    volume[:, :3] = 0
+    image = sample(subject(tmp_path, four(volume, LABELS)), nonzero=True)["image"]
+    brain = image != 0
+    for channel, inside in zip(image, brain, strict=True):
+        assert abs(float(channel[inside].mean())) < 1e-5
+        assert abs(float(channel[inside].std(correction=0)) - 1) < 1e-5
+    assert (~brain).any()
 
 
 def test_the_bits_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:

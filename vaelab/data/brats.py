@@ -151,6 +151,7 @@ class BraTSDataModule(SplitDataModule):
         orientation: axis codes.
         align_to: modality onto whose grid the others are resampled; None demands one grid.
         with_seg: whether subjects have a segmentation; without, batches have no ``seg``.
+        nonzero: take mean and deviation of a volume from voxels that are not 0, which stay 0.
         skip_incomplete: leave incomplete subjects out instead of raising.
 
     Raises:
@@ -178,6 +179,7 @@ class BraTSDataModule(SplitDataModule):
         phantoms: Phantoms | None = None,
         cache_dtype: str = "float32",
         progress_bar: bool = True,
+        nonzero: bool = False,
     ) -> None:
         super().__init__(
             root_dir, splits_dir, cache_dir, patient_pattern, val_split, seed,
@@ -194,6 +196,7 @@ class BraTSDataModule(SplitDataModule):
             "orientation": orientation,
             "align_to": align_to,
             "with_seg": with_seg,
+            "nonzero": nonzero,
         }
 
     def scan(self, root_dir: str | Path | None) -> list[Record]:

@@ -155,7 +155,7 @@ def plain_monai(data: SplitDataModule) -> Compose | None:
                 EnsureChannelFirstd([*images, *seg]),
                 Orientationd([*images, *seg], axcodes=settings["orientation"], labels=None),
                 Spacingd([*images, *seg], pixdim=settings["spacing"], mode=modes),
-                NormalizeIntensityd(images, channel_wise=True),
+                NormalizeIntensityd(images, nonzero=settings["nonzero"], channel_wise=True),
                 ConcatItemsd(images, name="image"),
                 ResizeWithPadOrCropd(["image", *seg], spatial_size=settings["roi_size"]),
             ]
