@@ -344,5 +344,6 @@ def test_a_bad_parameter_is_named_with_its_cure(parameters: dict[str, float], me
 def test_a_tumour_finds_its_seat_between_the_thickest_slices_too():
     # The first patient of seed 0 whose ray to the dura met no voxel within 4 mm.
     grid = phantom_mri._grid_of(1163, 6.0)
-    phantom = phantom_mri._draw_phantom(phantom_mri._load_average_brain().seen_by(grid), grid, 0, 1163, 0)
+    average = phantom_mri._load_average_brain().seen_by(grid)
+    phantom = phantom_mri._draw_phantom(average, grid, 0, 1163, 0)
     assert (phantom.seg == phantom_mri.ENHANCING).any()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,59 +12,113 @@ from torch.nn import functional as F
 
 from vaelab.errors import UserError
 
+KEYS = ("shift", "rotation_deg", "gain", "noise")
+
 
 @dataclass(frozen=True)
 class Rescan:
-    """Random shift, gain and noise of a batch, (B, C, ...), drawn for each image.
+    """Another position, gain and noise of each image of a batch, (B, C, ...).
 
-    What has the smallest value of its channel, the background of a stripped volume, keeps it: noise
-    there would be nothing that the network has ever seen.
+    First the position: all channels of an image are turned about its centre and shifted together,
+    with linear interpolation; what comes in from outside repeats the edge. Then gain and noise.
+    Interpolation averages neighbours, and with them the noise of the first scan.
+
+    Background has neither gain nor noise: noise there would be nothing that the network has ever
+    seen. Background is what has the lowest value of its channel, or is exactly 0 in all channels:
+    padding, and stripped volumes of which only the rest was standardised.
 
     Args:
-        shift: up to so many voxels or pixels along each axis, whole ones; edges are repeated.
-        gain: standard deviation of a factor on each channel's distance from its background.
+        shift: standard deviation along each axis, in mm where voxels have a size, else in pixels.
+        rotation_deg: standard deviation about each axis, in degrees; images have one axis.
+        gain: standard deviation of a factor on each channel's distance from its lowest value.
         noise: standard deviation of Gaussian noise, in standard deviations of the channel.
 
     Raises:
         UserError: for a negative value, or when nothing would change.
     """
 
-    shift: int = 1
+    shift: float = 1.0
+    rotation_deg: float = 1.0
     gain: float = 0.05
     noise: float = 0.05
 
     def __post_init__(self) -> None:
-        for key in ("shift", "gain", "noise"):
-            if getattr(self, key) < 0:
-                value = getattr(self, key)
-                raise UserError(f"task.rescan.{key}={value}: cannot be negative; 0 is off")
-        if not (self.shift or self.gain or self.noise):
+        for key in KEYS:
+            value = getattr(self, key)
+            if not 0 <= value < math.inf:
+                raise UserError(
+                    f"task.rescan.{key}={value}: a number from 0 on is needed; 0 is off"
+                )
+        if not any(getattr(self, key) for key in KEYS):
             raise UserError(
-                "task.rescan: shift, gain and noise are all 0, so that a second scan would be the "
+                f"task.rescan: {', '.join(KEYS)} are all 0, so that a second scan would be the "
                 "first; try shift=1"
             )
 
-    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """A second scan of each image; the generator lives on the CPU."""
-        axes = tuple(range(2, x.dim()))
-        background = x.amin(axes, keepdim=True)
-        spread = x.std(axes, keepdim=True)
-        tissue = x > background
-        per_channel = (len(x), x.shape[1], *[1] * len(axes))
-        gain = 1 + self.gain * torch.randn(per_channel, generator=generator).to(x)
-        noise = self.noise * torch.randn(x.shape, generator=generator).to(x)
-        changed = background + gain * (x - background) + spread * noise
-        return self._shifted(torch.where(tissue, changed, x), generator)
+    def __call__(
+        self, x: Tensor, generator: torch.Generator, spacing: Sequence[float] | None = None
+    ) -> Tensor:
+        """A second scan of each image.
 
-    def _shifted(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        if not self.shift:
+        Args:
+            x: images on the CPU, (B, C, ...).
+            generator: what to draw with.
+            spacing: size of a voxel in mm, for each axis; None measures in pixels.
+        """
+        axes = tuple(range(2, x.dim()))
+        lowest = x.amin(axes, keepdim=True)
+        spread = x.std(axes, keepdim=True)
+        inside = (x > lowest) & (x != 0).any(1, keepdim=True)
+        # From the lowest, because zeros alone are interpolated without a rounding error.
+        both = torch.cat([x - lowest, inside.to(x)], 1)
+        above, share = self._elsewhere(both, generator, spacing).chunk(2, 1)
+        per_channel = (len(x), x.shape[1], *[1] * len(axes))
+        gain = 1 + self.gain * torch.randn(per_channel, generator=generator)
+        noise = self.noise * torch.randn(x.shape, generator=generator)
+        return lowest + torch.where(share > 0, gain * above + spread * noise, above)
+
+    def _elsewhere(
+        self, x: Tensor, generator: torch.Generator, spacing: Sequence[float] | None
+    ) -> Tensor:
+        dims = x.dim() - 2
+        shift = self.shift * torch.randn(len(x), dims, generator=generator)
+        planes = dims * (dims - 1) // 2
+        angles = self.rotation_deg * torch.randn(len(x), planes, generator=generator)
+        if not (self.shift or self.rotation_deg):
             return x
-        dims, room = x.dim() - 2, self.shift
-        padded = F.pad(x, [room] * 2 * dims, mode="replicate")
-        starts = torch.randint(0, 2 * room + 1, (len(x), dims), generator=generator).tolist()
-        return torch.stack(
-            [
-                image[(..., *(slice(s, s + n) for s, n in zip(start, x.shape[2:], strict=True)))]
-                for image, start in zip(padded, starts, strict=True)
-            ]
-        )
+        return moved(x, shift, angles, spacing or [1.0] * dims)
+
+
+def moved(x: Tensor, shift: Tensor, angles: Tensor, spacing: Sequence[float]) -> Tensor:
+    """Images turned about their centre, then shifted, by linear interpolation.
+
+    Args:
+        x: (B, C, D, H, W) or (B, C, H, W).
+        shift: along each axis, (B, 3) or (B, 2), in the unit of ``spacing``.
+        angles: of the rotation vector, (B, 3) about D, H and W, or (B, 1) from H towards W, in
+            degrees.
+        spacing: size of a voxel along each axis.
+    """
+    turn = torch.linalg.matrix_exp(_generator_of(torch.deg2rad(angles)))  # (B, dims, dims)
+    # Half the field of view: in grid_sample's coordinates, which list the last axis first, the
+    # image reaches from -1 to 1.
+    half = torch.tensor([n * step / 2 for n, step in zip(x.shape[2:], spacing, strict=True)])
+    back = turn.mT  # where a voxel's content was before: R^T (p - t)
+    linear = back * half / half[:, None]
+    offset = -(back @ shift[..., None]) / half[:, None]
+    theta = torch.cat([linear.flip(1, 2), offset.flip(1)], 2)  # (B, dims, dims + 1)
+    grid = F.affine_grid(theta.to(x), list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def _generator_of(angles: Tensor) -> Tensor:
+    """Skew-symmetric matrices, (B, n, n), whose exponential turns by ``angles`` in radians."""
+    zero = torch.zeros_like(angles[:, 0])
+    if angles.shape[1] == 1:
+        a = angles[:, 0]
+        rows = [zero, -a, a, zero]
+    else:
+        d, h, w = angles.unbind(1)
+        rows = [zero, -w, h, w, zero, -d, -h, d, zero]
+    side = math.isqrt(len(rows))
+    return torch.stack(rows, 1).reshape(-1, side, side)

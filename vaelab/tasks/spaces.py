@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vaelab.data.module import SplitDataModule
 from vaelab.data.rescan import Rescan
 from vaelab.metrics.latent import ACTIVE_THRESHOLD
 from vaelab.models.vae import VAE
@@ -75,9 +77,10 @@ def encode(
     error = kl = 0.0
     values = 0
     bar = experiment.logging.progress_bar
+    spacing = spacing_of(experiment.data)
     for x in batches_of(experiment.data, scans, bar, f"encoding {name}"):
         x_hat, mu, logvar = (part.float().cpu() for part in model(x.to(device)))
-        again = [rescan(x, draw).to(device) for _ in range(repeats - 1)]
+        again = [rescan(x, draw, spacing).to(device) for _ in range(repeats - 1)]
         others = [model.encode(repeat)[0].float().cpu() for repeat in again]
         noise = torch.randn(len(x), 2, mu.shape[1], generator=draw)
         mus.append(mu)
@@ -94,6 +97,12 @@ def encode(
         error / values,
         kl / len(scans),
     )
+
+
+def spacing_of(data: SplitDataModule) -> list[float] | None:
+    """Size of a voxel in mm along each axis of a sample; None for images, which have no size."""
+    settings: Mapping[str, Any] = getattr(data, "settings", {})
+    return list(settings["spacing"]) if "spacing" in settings else None
 
 
 def first_scans(scans: Sequence[Subject]) -> list[int]:

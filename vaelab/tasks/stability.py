@@ -25,10 +25,10 @@ from vaelab.metrics.agreement import (
 from vaelab.metrics.bootstrap import interval, patient_weights
 from vaelab.metrics.reliability import same_patient_auroc, space_icc
 from vaelab.metrics.verdict import overall, verdict
-from vaelab.report.figures import save_figure
+from vaelab.report.canvas import save_figure
 from vaelab.tasks.experiment import Experiment
 from vaelab.tasks.seed_runs import runs_in, train_seeds
-from vaelab.tasks.spaces import Space, encode, first_scans, names_of
+from vaelab.tasks.spaces import Space, encode, first_scans, names_of, spacing_of
 from vaelab.tasks.stability_report import CHANCE, Measure, figure, markdown, table
 from vaelab.tasks.subjects import Subject, own_subjects
 
@@ -157,7 +157,9 @@ class Stability:
             for name, path in zip(names, runs, strict=True)
         ]
         measures = self._measures(spaces, scans, first)
+        unit = "pixel" if spacing_of(experiment.data) is None else "mm"
         result = self._result(measures, spaces, scans, first)
+        result["rescan"] = asdict(self.rescan) | {"unit": unit, "repeats": self.rescans}
         write_json(experiment.run_dir / "stability.json", result)
         with replacing(experiment.run_dir / "stability.md") as file:
             file.write_text(markdown(result), encoding="utf-8")
@@ -259,6 +261,5 @@ class Stability:
             "aligned_components": components,
             "neighbours": self.neighbours,
             "neighbour_chance": self.neighbours / (len(first) - 1),
-            "rescan": asdict(self.rescan) | {"repeats": self.rescans},
             "seed": self.seed,
         }

@@ -57,9 +57,10 @@ def markdown(result: Mapping[str, Any]) -> str:
             f"Alignments are fitted on half of the patients and scored on the other half, in "
             f"{min(result['aligned_components'])} to {max(result['aligned_components'])} principal "
             f"components. {result['neighbours']} neighbours are compared, of which chance shares "
-            f"{100 * result['neighbour_chance']:.0f} %. A rescan has a shift of at most "
-            f"{rescan['shift']} voxel or pixel along each axis, a gain of standard deviation "
-            f"{rescan['gain']:g} and noise of {rescan['noise']:g}, in those of the channel. "
+            f"{100 * result['neighbour_chance']:.0f} %. A rescan is shifted by a standard "
+            f"deviation of {rescan['shift']:g} {rescan['unit']} along each axis and turned by one "
+            f"of {rescan['rotation_deg']:g}° about each, with linear interpolation; its gain has "
+            f"one of {rescan['gain']:g}, its noise one of {rescan['noise']:g} of the channel's. "
             "The worst pair or run is in the last column: intervals "
             "are over patients and do not know which seeds might have been drawn.",
             "",
