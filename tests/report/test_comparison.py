@@ -13,6 +13,7 @@ import pytest
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 
+from vaelab.report.canvas import save_figure
 from vaelab.report.comparison import (
     MOST_NAMED,
     RatePoint,
@@ -23,7 +24,6 @@ from vaelab.report.comparison import (
     rate_distortion_figure,
 )
 from vaelab.report.comparison_html import Cell, Heading, Winner, write_comparison
-from vaelab.report.figures import save_figure
 
 from .test_html import HOSTILE, Browser, _Page, browser  # noqa: F401  # a fixture
 

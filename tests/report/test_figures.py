@@ -9,20 +9,14 @@ import pytest
 from matplotlib.figure import Figure
 
 from vaelab.errors import UserError
-from vaelab.report.figures import (
-    axial,
-    coronal,
-    grey_window,
+from vaelab.report.canvas import new_figure, printable, save_figure
+from vaelab.report.charts import (
     kl_per_dimension,
     learning_curves,
-    new_figure,
-    printable,
-    reconstruction_slices,
     roc_curve_figure,
-    sagittal,
-    save_figure,
     score_histogram,
 )
+from vaelab.report.slices import axial, coronal, grey_window, reconstruction_slices, sagittal
 
 RIGHT, ANTERIOR, SUPERIOR = 9, 11, 13  # the last index of each RAS axis
 CENTRE = (5, 6, 7)
@@ -245,7 +239,8 @@ import sys
 import numpy as np
 from matplotlib._pylab_helpers import Gcf
 from vaelab.report.card import report_card
-from vaelab.report.figures import learning_curves, save_figure
+from vaelab.report.canvas import save_figure
+from vaelab.report.charts import learning_curves
 x = np.zeros((1, 8, 8))
 save_figure(report_card(x, x, x, 1.0, ["a"], [0.0], "t", "s"), {str(tmp_path / "a.png")!r}, dpi=40)
 save_figure(learning_curves({{"train/loss": [2.0, 1.0]}}), {str(tmp_path / "b.png")!r}, dpi=40)

@@ -24,7 +24,8 @@ import pytest
 from PIL import Image
 
 from vaelab.errors import UserError
-from vaelab.report.figures import roc_curve_figure, save_figure
+from vaelab.report.canvas import save_figure
+from vaelab.report.charts import roc_curve_figure
 from vaelab.report.html import (
     MOST_VOXELS,
     AnyCase,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from vaelab.report.figures import save_figure
+from vaelab.report.canvas import save_figure
 from vaelab.report.latent_figures import (
     Coloring,
     Embedding,

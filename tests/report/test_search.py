@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vaelab.report.figures import save_figure
+from vaelab.report.canvas import save_figure
 from vaelab.report.search import search_figure
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from vaelab.report.figures import (
+from vaelab.report.canvas import (
     BLUE,
     GREEN,
     GRID,

@@ -13,13 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vaelab.errors import UserError
-from vaelab.report.figures import (
+from vaelab.report.canvas import (
     DARK,
     HEAT,
     LIGHT,
     MUTED,
-    axial,
-    grey_window,
     heat_bar,
     name_row,
     new_figure,
@@ -30,6 +28,7 @@ from vaelab.report.figures import (
     wrapped,
     write,
 )
+from vaelab.report.slices import axial, grey_window
 
 Array = npt.NDArray[Any]
 

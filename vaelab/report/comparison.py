@@ -17,7 +17,7 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from vaelab.report.figures import FONT, GRID, INK, MUTED, new_figure, place, printable, write
+from vaelab.report.canvas import FONT, GRID, INK, MUTED, new_figure, place, printable, write
 
 MOST_NAMED: Final = 12  # runs that a legend can still tell apart
 WIDEST_RANGE: Final = 20.0  # largest over smallest value from which an axis is logarithmic

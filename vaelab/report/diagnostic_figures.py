@@ -9,7 +9,7 @@ from typing import Any, Final
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vaelab.report.figures import (
+from vaelab.report.canvas import (
     BLUE,
     FONT,
     GREEN,

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, NullLocator, ScalarFormatter
 
-from vaelab.report.figures import BLUE, GRID, INK, MUTED, new_figure, place, write
+from vaelab.report.canvas import BLUE, GRID, INK, MUTED, new_figure, place, write
 
 
 def growth_figure(result: Mapping[str, Any]) -> Figure:

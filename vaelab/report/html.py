@@ -24,8 +24,9 @@ from scipy import ndimage
 
 from vaelab.atomic import replacing
 from vaelab.errors import UserError
+from vaelab.report.canvas import HEAT
 from vaelab.report.card import ALPHA, OUTLINE, overlay, tumour_slice
-from vaelab.report.figures import HEAT, axial, grey_window
+from vaelab.report.slices import axial, grey_window
 
 Array = npt.NDArray[Any]
 

@@ -1,6 +1,6 @@
 """Pictures of a latent space: where subjects lie, where they move, what its units do.
 
-Pure functions, arrays in and a ``Figure`` out, in the manner of ``vaelab.report.figures``.
+Pure functions, arrays in and a ``Figure`` out, in the manner of ``vaelab.report.charts``.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 
-from vaelab.report.figures import (
+from vaelab.report.canvas import (
     DARK,
     FONT,
     GRID,
     INK,
     LIGHT,
     MUTED,
-    grey_window,
     heat_bar,
     name_row,
     new_figure,
@@ -35,6 +34,7 @@ from vaelab.report.figures import (
     wrapped,
     write,
 )
+from vaelab.report.slices import grey_window
 
 Array = npt.NDArray[Any]
 

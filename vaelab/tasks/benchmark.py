@@ -28,7 +28,7 @@ from vaelab.models.vae import VAE
 from vaelab.objective.annealing import Constant
 from vaelab.report.benchmark_figures import benchmark_figure
 from vaelab.report.benchmark_text import benchmark_markdown
-from vaelab.report.figures import save_figure
+from vaelab.report.canvas import save_figure
 from vaelab.tasks.experiment import Experiment, LoggingSettings
 from vaelab.tasks.train import Train
 from vaelab.training.callbacks import SeedEachBatch

@@ -12,6 +12,7 @@ from typing import Any
 
 from vaelab.atomic import replacing
 from vaelab.errors import UserError
+from vaelab.report.canvas import save_figure
 from vaelab.report.comparison import (
     RatePoint,
     RunCurves,
@@ -21,7 +22,6 @@ from vaelab.report.comparison import (
     rate_distortion_figure,
 )
 from vaelab.report.comparison_html import Cell, Heading, write_comparison
-from vaelab.report.figures import save_figure
 from vaelab.tasks.comparison import COLUMNS, NAN, Column, Comparison, number_text, value_text
 from vaelab.tasks.differences import short_names
 from vaelab.tasks.experiment import Experiment

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from vaelab.report.canvas import printable
 from vaelab.report.comparison_html import Winner
-from vaelab.report.figures import printable
 from vaelab.tasks.differences import config_differences, data_differences, short_names
 from vaelab.tasks.run_folder import RunFolder, names_of
 

@@ -21,8 +21,9 @@ from vaelab.data.latents import ABOUT, TABLE, read_latents
 from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
 from vaelab.models.vae import VAE
-from vaelab.report.figures import axial, save_figure
+from vaelab.report.canvas import save_figure
 from vaelab.report.latent_figures import decoded_grid
+from vaelab.report.slices import axial
 from vaelab.tasks.experiment import Experiment
 from vaelab.tasks.judging import load_model, weights_digest
 from vaelab.tasks.latent_paths import (

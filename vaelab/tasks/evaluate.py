@@ -22,16 +22,10 @@ from vaelab.metrics.detection import (
     subgroup_of,
 )
 from vaelab.metrics.latent import ACTIVE_THRESHOLD
+from vaelab.report.canvas import save_figure
+from vaelab.report.charts import kl_per_dimension as kl_figure
+from vaelab.report.charts import learning_curves, roc_curve_figure, score_histogram
 from vaelab.report.diagnostic_figures import decomposition_figure, probe_figure
-from vaelab.report.figures import (
-    kl_per_dimension as kl_figure,
-)
-from vaelab.report.figures import (
-    learning_curves,
-    roc_curve_figure,
-    save_figure,
-    score_histogram,
-)
 from vaelab.tasks.experiment import Experiment
 from vaelab.tasks.judging import calibrate, examine, judged_split, load_detector
 from vaelab.tasks.latent_space import ImportanceWeights, latent_diagnostics, latent_headline

@@ -25,7 +25,7 @@ from vaelab.data.phantom_mri import PhantomMRI
 from vaelab.errors import UserError
 from vaelab.models.resnet3d import ResNet3dVAE
 from vaelab.objective.annealing import Constant
-from vaelab.report.figures import save_figure
+from vaelab.report.canvas import save_figure
 from vaelab.report.growth_figures import growth_figure
 from vaelab.tasks.experiment import Experiment
 from vaelab.training.history import CSVHistory

@@ -16,7 +16,7 @@ from vaelab.data.index import ENCODING
 from vaelab.data.latents import Latents
 from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
-from vaelab.report.figures import save_figure
+from vaelab.report.canvas import save_figure
 from vaelab.report.latent_figures import (
     Coloring,
     Embedding,

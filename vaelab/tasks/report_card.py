@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from vaelab.errors import UserError
+from vaelab.report.canvas import save_figure
 from vaelab.report.card import report_card, report_card_3d
-from vaelab.report.figures import save_figure
 from vaelab.tasks.experiment import Experiment
 from vaelab.tasks.judging import examine, healthy_scale, load_detector
 

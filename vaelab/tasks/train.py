@@ -15,7 +15,8 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from vaelab.atomic import NoSpaceError, remove_partials
 from vaelab.errors import Interrupted, UserError
-from vaelab.report.figures import reconstruction_slices, save_figure
+from vaelab.report.canvas import save_figure
+from vaelab.report.slices import reconstruction_slices
 from vaelab.tasks.experiment import Experiment
 from vaelab.training.callbacks import (
     BestWeights,
