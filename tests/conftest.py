@@ -117,6 +117,14 @@ def xray_run(tmp_path_factory: pytest.TempPathFactory, phantoms: str) -> Path:
 
 
 @pytest.fixture(scope="session")
+def split_run(tmp_path_factory: pytest.TempPathFactory, phantoms: str) -> Path:
+    """As ``xray_run``, with patients to calibrate on, and 8 of the 12 test images balanced."""
+    folder = tmp_path_factory.mktemp("split") / "run"
+    split = ("dataset.test_per_class=4", "dataset.calibration_split=0.3")
+    return _trained(folder, *TINY_XRAY, phantoms, *split, "train.max_epochs=1", "~task.then")
+
+
+@pytest.fixture(scope="session")
 def mri_run(tmp_path_factory: pytest.TempPathFactory, phantoms: str) -> Path:
     """A run on MRI, trained for one epoch and not judged; not to be written to."""
     folder = tmp_path_factory.mktemp("mri") / "run"

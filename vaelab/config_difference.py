@@ -1,7 +1,8 @@
-"""What two configs differ in, of all that decides results."""
+"""What two configs differ in, of all that decides results, wherever their runs are kept."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -42,6 +43,21 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], most: int = 6) -
     found = list(_differing(old, new, ""))
     more = [f"and {len(found) - most} more"] if len(found) > most else []
     return ", ".join(found[:most] + more)
+
+
+def rerooted(node: Any, old: str, new: str) -> Any:
+    """Values of a config, with the paths within the folder ``old`` those within ``new``.
+
+    >>> rerooted({"logs": ["/runs/a/logs", "/runs/ab"]}, "/runs/a", "/runs/b")
+    {'logs': ['/runs/b/logs', '/runs/ab']}
+    """
+    if isinstance(node, Mapping):
+        return {key: rerooted(value, old, new) for key, value in node.items()}
+    if isinstance(node, list):
+        return [rerooted(value, old, new) for value in node]
+    # With what follows, so that a neighbour of the folder is left alone.
+    inside = isinstance(node, str) and f"{node}{os.sep}".startswith(old + os.sep)
+    return new + node[len(old) :] if inside else node
 
 
 def _differing(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str) -> Iterator[str]:

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vaelab.atomic import NoSpaceError
 from vaelab.errors import EXIT_INTERRUPTED, Interrupted, UserError
-from vaelab.saved_config import RESOLVED, RunConfig, owns
+from vaelab.saved_config import RESOLVED, RunConfig, owns, trains
 from vaelab.status import Refused, as_number, begin, end, locked, read_status
 from vaelab.sweep import KEYBOARD_INTERRUPT, Attempt, Outcome, SweepRecord
 
@@ -83,7 +83,7 @@ def job(cfg: DictConfig) -> Any:
             attempt.record(Outcome("running"))
         result, outcome = _in_folder(cfg, run_dir, in_sweep=attempt is not None)
     except (Exception, KeyboardInterrupt) as error:
-        outcome = _told(error, run_dir, bool(cfg.debug))
+        outcome = _told(error, run_dir, cfg)
     if attempt is not None:
         attempt.record(outcome)
         if outcome.state == "interrupted" and SweepRecord.open is not None:
@@ -107,19 +107,19 @@ def _in_folder(cfg: DictConfig, run_dir: Path, in_sweep: bool) -> tuple[Any, Out
             log.info("done before, skipped: %s", run_dir)
             return before.value, Outcome("skipped", before.value)
         config.save()
-        with _status_kept(run_dir):
+        with _status_kept(run_dir, _how_to_go_on(cfg, run_dir)):
             result = run(config)
             end(run_dir, "done", result)
     return result, Outcome("done", as_number(result))
 
 
 @contextmanager
-def _status_kept(run_dir: Path) -> Iterator[None]:
+def _status_kept(run_dir: Path, how: str) -> Iterator[None]:
     begin(run_dir)
     try:
         yield
     except (Interrupted, KeyboardInterrupt):
-        end(run_dir, "interrupted", error=f"go on with: {_resume_command(run_dir)}")
+        end(run_dir, "interrupted", error=how)
         raise
     except Exception as error:
         with suppress(NoSpaceError):  # the first error is the one to tell
@@ -127,11 +127,11 @@ def _status_kept(run_dir: Path) -> Iterator[None]:
         raise
 
 
-def _told(error: BaseException, run_dir: Path, debug: bool) -> Outcome:
+def _told(error: BaseException, run_dir: Path, cfg: DictConfig) -> Outcome:
     """Say in one sentence how a run ended that did not end well."""
     if isinstance(error, (Interrupted, KeyboardInterrupt)):
         # Without a config the run has not begun, and there is nothing to go on with.
-        how = f"go on with: {_resume_command(run_dir)}" if (run_dir / RESOLVED).is_file() else ""
+        how = _how_to_go_on(cfg, run_dir) if (run_dir / RESOLVED).is_file() else ""
         log.warning("%s; %s", str(error) or "interrupted", how or "nothing has begun")
         pressed = isinstance(error, KeyboardInterrupt)
         return Outcome(
@@ -139,7 +139,7 @@ def _told(error: BaseException, run_dir: Path, debug: bool) -> Outcome:
         )
     message = str(error) or type(error).__name__
     expected = isinstance(error, (UserError, NoSpaceError, OmegaConfBaseException))
-    log.error("%s", message, exc_info=None if expected and not debug else error)
+    log.error("%s", message, exc_info=None if expected and not cfg.debug else error)
     if isinstance(error, Refused):
         return Outcome("refused", None, message, 1)
     if not (run_dir / RESOLVED).is_file():
@@ -148,5 +148,8 @@ def _told(error: BaseException, run_dir: Path, debug: bool) -> Outcome:
     return Outcome("failed", None, message, 1)
 
 
-def _resume_command(run_dir: Path) -> str:
-    return f"python -m vaelab.run resume={shlex.quote(os.path.relpath(run_dir))}"
+def _how_to_go_on(cfg: DictConfig, run_dir: Path) -> str:
+    folder = shlex.quote(os.path.relpath(run_dir))
+    if trains(cfg):
+        return f"go on with: python -m vaelab.run resume={folder}"
+    return f"the same command goes on with run_dir={folder}"

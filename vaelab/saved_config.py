@@ -23,7 +23,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
 from vaelab.atomic import replacing
-from vaelab.config_difference import deciding, differences
+from vaelab.config_difference import deciding, differences, rerooted
 from vaelab.errors import UserError
 from vaelab.status import SWEEP, Refused
 from vaelab.targets import check_targets, type_hints
@@ -33,6 +33,8 @@ PARTS = ("dataset", "model", "annealing", "hardware", "score", "logger", "train"
 TRAINING = "vaelab.tasks.train.Train"
 # Tasks that need no trained run: run_dir=<new folder> is where they write.
 STANDALONE = ("train", "check_data", "compare", "search", "benchmark", "growth")
+# Of these, the ones that look at no dataset: their folders are named after the task.
+WITHOUT_DATA = ("compare", "search")
 # Paths on the command line, meant as typed: Hydra would take a comma for a sweep and "=" for a
 # mistake, and folders of jobs are named with both.
 PATHS = ("resume", "run_dir", "task.runs", "task.inputs")
@@ -62,7 +64,9 @@ def arguments_for(arguments: Sequence[str]) -> list[str]:
     arguments = [_as_typed(argument) for argument in arguments]
     resume, run_dir = named.get("resume"), named.get("run_dir")
     if resume in (None, "null") and run_dir is None:
-        return list(arguments)
+        task = named.get("task")
+        own = [f"name={task}"] if task in WITHOUT_DATA and "name" not in named else []
+        return [*own, *arguments]
     if "-m" in arguments or "--multirun" in arguments:
         key = "run_dir" if resume in (None, "null") else "resume"
         raise UserError(
@@ -146,8 +150,8 @@ class RunConfig:
         resolved = _resolve(cfg)
         if saved.is_file() and in_sweep:
             _refuse_another(OmegaConf.load(saved), resolved)
-            resolved.resume = str(run_dir) if _trains(cfg) else None
-        elif saved.is_file() and _trains(cfg) and not cfg.resume:
+            resolved.resume = str(run_dir) if trains(cfg) else None
+        elif saved.is_file() and trains(cfg) and not cfg.resume:
             raise Refused(
                 f"run_dir={run_dir}: already holds a run; go on with resume={run_dir}, or choose "
                 "another folder"
@@ -195,10 +199,11 @@ class RunConfig:
 def owns(cfg: DictConfig, run_dir: Path) -> bool:
     """Whether a task makes the run in ``run_dir``, and does not merely look at one there."""
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-    return _trains(cfg) or in_sweep or not (run_dir / RESOLVED).is_file()
+    return trains(cfg) or in_sweep or not (run_dir / RESOLVED).is_file()
 
 
-def _trains(cfg: DictConfig) -> bool:
+def trains(cfg: DictConfig) -> bool:
+    """Whether the task is training, which is what ``resume=`` goes on with."""
     return bool(cfg.task["_target_"] == TRAINING)
 
 
@@ -216,7 +221,7 @@ def _refuse_another(saved: Any, resolved: DictConfig) -> None:
     def portable(config: Any) -> dict[str, Any]:
         values = OmegaConf.to_container(config, resolve=True)
         assert isinstance(values, dict)
-        return deciding(_replaced(values, values["run_dir"], "<run>"))
+        return deciding(rerooted(values, str(values["run_dir"]), "<run>"))
 
     found = differences(portable(saved), portable(resolved))
     if found:
@@ -230,25 +235,7 @@ def _as_moved(saved: Path) -> Any:
     """A saved config, with the paths within its run folder where that folder is now."""
     values = OmegaConf.to_container(OmegaConf.load(saved), resolve=True)
     assert isinstance(values, dict)
-    return OmegaConf.create(_rerooted(values, str(values["run_dir"]), str(saved.parent)))
-
-
-def _rerooted(node: Any, old: str, new: str) -> Any:
-    if isinstance(node, dict):
-        return {key: _rerooted(value, old, new) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_rerooted(value, old, new) for value in node]
-    # With what follows, so that a neighbour of the folder is left alone.
-    inside = isinstance(node, str) and f"{node}{os.sep}".startswith(old + os.sep)
-    return new + node[len(old) :] if inside else node
-
-
-def _replaced(node: Any, old: str, new: str) -> Any:
-    if isinstance(node, dict):
-        return {key: _replaced(value, old, new) for key, value in node.items()}
-    if isinstance(node, list):
-        return [_replaced(value, old, new) for value in node]
-    return node.replace(old, new) if isinstance(node, str) else node
+    return OmegaConf.create(rerooted(values, str(values["run_dir"]), str(saved.parent)))
 
 
 def _resolve(cfg: DictConfig) -> DictConfig:

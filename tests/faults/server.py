@@ -112,9 +112,10 @@ def answer(line: object) -> None:
 
 def main() -> None:
     """Serve until the input ends."""
-    for name in ("vaelab.run", "vaelab.tasks.train", "vaelab.tasks.evaluate", "vaelab.data.brats",
-                 "vaelab.data.chest_xray", "vaelab.data.phantom_mri", "vaelab.data.phantom_xray",
-                 "vaelab.tasks.report", "vaelab.tasks.report_card"):  # fmt: skip
+    for name in ("vaelab.run", "vaelab.job", "pydantic", "vaelab.tasks.train",
+                 "vaelab.tasks.evaluate", "vaelab.tasks.report", "vaelab.tasks.report_card",
+                 "vaelab.data.brats", "vaelab.data.chest_xray", "vaelab.data.phantom_mri",
+                 "vaelab.data.phantom_xray"):  # fmt: skip
         importlib.import_module(name)
     answer("ready")
     for line in sys.stdin:

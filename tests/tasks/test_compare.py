@@ -362,6 +362,8 @@ def test_a_trained_run_is_compared_without_any_data(
     assert not (tmp_path / "outputs" / "phantoms").exists()
     found = tmp_path / "sweep" / "comparison"
     assert {path.name for path in found.iterdir()} == PAGE_PARTS
+    (own,) = (tmp_path / "outputs").iterdir()
+    assert own.name.endswith("_compare")  # and not after a dataset, which it does not look at
     row = table(found)[run.name]
     assert (row["state"], row["epochs"], row["max_epochs"]) == ("done", "2", "2")
     assert float(row["neg_elbo_at_1"]) > float(row["recon"]) > 0

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -149,6 +152,34 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
     assert len(seen) == 32
     np.testing.assert_allclose(read_latents(run_2d / "latents").mu, before + 1, atol=1e-5)
     assert len(list((run_2d / "latents" / ".parts").iterdir())) == 7  # the old ones are gone
+
+
+def test_no_more_than_a_shard_of_latents_and_two_batches_of_images_are_in_memory(
+    door: Door, run_2d: Path, monkeypatch: pytest.MonkeyPatch
+):
+    latents: list[weakref.ref[Any]] = []
+    images: list[weakref.ref[Any]] = []
+    most = {"latents": 0, "images": 0}
+    original = module._numbers
+
+    def watched(loader: Iterable[Any]) -> Iterator[Any]:
+        for batch in loader:
+            images.extend(weakref.ref(sample["image"]) for sample in batch)
+            yield batch
+
+    def watching(model, loader, *rest):
+        for found in original(model, watched(loader), *rest):
+            latents.append(weakref.ref(found.mu))
+            for name, references in (("latents", latents), ("images", images)):
+                alive = sum(reference() is not None for reference in references)
+                most[name] = max(most[name], alive)
+            yield found
+
+    monkeypatch.setattr(module, "_numbers", watching)
+    assert encode(door, run_2d, "task.shard_size=6", "dataset.batch_size=2") == 0
+    assert len(latents) == len(images) == 32
+    assert 6 <= most["latents"] <= 6 + 2
+    assert most["images"] <= 2 * 2
 
 
 def test_a_damaged_shard_is_made_again(door: Door, run_2d: Path):

@@ -11,16 +11,12 @@ from typing import Any
 
 import pytest
 
-from ..conftest import TINY_MRI, TINY_XRAY, Door
-
-UNTRAINED = ("~task.then", "train.max_epochs=1", "dataset.calibration_split=0.3")
+from ..conftest import TINY_MRI, Door
 
 
 @pytest.fixture
-def run_dir(door: Door, phantoms: str, tmp_path: Path) -> Path:
-    arguments = (*TINY_XRAY, phantoms, *UNTRAINED, "dataset.test_per_class=4", "run_dir=run")
-    assert door(*arguments) == 0
-    return tmp_path / "run"
+def run_dir(split_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(split_run, tmp_path / "run"))
 
 
 def in_range(found: dict[str, Any]) -> bool:
@@ -107,10 +103,9 @@ def test_x_rays_without_masks_are_not_judged_by_pixel(
     assert "localisation" not in metrics_of(run_dir)
 
 
-def test_volumes_with_a_segmentation_are_judged_by_voxel(door: Door, phantoms: str, tmp_path: Path):
-    assert door(*TINY_MRI, phantoms, "~task.then", "train.max_epochs=1", "run_dir=mri") == 0
-    assert door("task=evaluate", "run_dir=mri") == 0
-    metrics = metrics_of(tmp_path / "mri")
+def test_volumes_with_a_segmentation_are_judged_by_voxel(door: Door, run_3d: Path):
+    assert door("task=evaluate", f"run_dir={run_3d}") == 0
+    metrics = metrics_of(run_3d)
     found = metrics["localisation"]
     assert in_range(found)
     assert (found["unit"], found["threshold_from"]) == ("voxel", "train split")

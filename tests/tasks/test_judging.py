@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from vaelab.anomaly.scores import KL, CentralResidual, Fused, SmoothedResidual
-from vaelab.tasks.judging import describe_score
+from vaelab.atomic import replacing
+from vaelab.tasks import judging
+from vaelab.tasks.judging import describe_score, weights_digest
 
 from ..conftest import TINY_XRAY, Door
 
 
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test that needs a run leaves it for the others."""
+    return tmp_path_factory.mktemp("judged") / "run"
+
+
 @pytest.fixture
-def run_dir(door: Door, phantoms: str, tmp_path: Path) -> Path:
-    arguments = ("~task.then", "train.max_epochs=1", "run_dir=run", "score=central_residual")
-    assert door(*TINY_XRAY, phantoms, *arguments) == 0
-    assert door("task=evaluate", "run_dir=run", "task.num_resamples=1") == 0
-    return tmp_path / "run"
+def run_dir(door: Door, phantoms: str, judged: Path, tmp_path: Path) -> Path:
+    if not judged.exists():
+        arguments = ("~task.then", "train.max_epochs=1", "score=central_residual")
+        assert door(*TINY_XRAY, phantoms, *arguments, f"run_dir={judged}") == 0
+        assert door("task=evaluate", f"run_dir={judged}", "task.num_resamples=1") == 0
+    return Path(shutil.copytree(judged, tmp_path / "run"))
 
 
 def content_of(path: Path) -> dict[str, Any]:
@@ -36,6 +47,27 @@ def test_a_score_is_told_by_its_class_and_all_its_arguments() -> None:
         "score": "SmoothedResidual", "arguments": {"blocks": [4, 8]},
     }  # fmt: skip
     json.dumps(fused, allow_nan=False)
+
+
+def test_weights_are_hashed_once_and_again_when_they_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[str] = []
+    sha256 = hashlib.sha256
+
+    def counting() -> Any:
+        computed.append("once")
+        return sha256()
+
+    monkeypatch.setattr(judging.hashlib, "sha256", counting)
+    weights = tmp_path / "vae_best.pth"
+    digests = []
+    for content in (b"one", b"two"):
+        with replacing(weights) as partial:
+            partial.write_bytes(content)
+        digests += [weights_digest(weights), weights_digest(weights)]
+    assert digests == [sha256(b"one").hexdigest()] * 2 + [sha256(b"two").hexdigest()] * 2
+    assert len(computed) == 2
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from vaelab.errors import UserError
 from vaelab.tasks.report import Report
 
-from ..conftest import TINY_XRAY, Door
+from ..conftest import Door
 
 
 def write_scores(path: Path, rows: list[tuple[str, str, float]]) -> Path:
@@ -40,17 +40,15 @@ def test_impossible_sizes_are_refused():
 
 
 def test_a_run_must_be_evaluated_before_it_is_reported(
-    door: Door, phantoms: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    door: Door, run_2d: Path, capfd: pytest.CaptureFixture[str]
 ):
-    one_epoch = ("train.max_epochs=1", "~task.then", "run_dir=run")
-    assert door(*TINY_XRAY, phantoms, *one_epoch) == 0
-    assert door("task=report", "run_dir=run") == 1
+    assert door("task=report", f"run_dir={run_2d}") == 1
     assert "task=evaluate" in capfd.readouterr().out
 
-    assert door("task=evaluate", "run_dir=run") == 0
-    assert door("task=report", "run_dir=run", "task.max_cases=3") == 0
-    page = (tmp_path / "run" / "report.html").read_text()
+    assert door("task=evaluate", f"run_dir={run_2d}") == 0
+    assert door("task=report", f"run_dir={run_2d}", "task.max_cases=3") == 0
+    page = (run_2d / "report.html").read_text()
     assert "AUROC" in page
     assert "phantom_xray" in page  # the config
-    auroc = json.loads((tmp_path / "run" / "metrics.json").read_text())["detection"]["auroc"]
+    auroc = json.loads((run_2d / "metrics.json").read_text())["detection"]["auroc"]
     assert f"{auroc:.4f}".rstrip("0").rstrip(".") in page

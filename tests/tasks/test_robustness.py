@@ -15,15 +15,12 @@ from vaelab.data.shifts import SHIFTS, Gamma
 from vaelab.errors import UserError
 from vaelab.tasks.robustness import Robustness
 
-from ..conftest import TINY_MRI, TINY_XRAY, Door
-
-UNTRAINED = ("~task.then", "train.max_epochs=1", "run_dir=run")
+from ..conftest import Door
 
 
 @pytest.fixture
-def run_dir(door: Door, phantoms: str, tmp_path: Path) -> Path:
-    assert door(*TINY_XRAY, phantoms, *UNTRAINED, "dataset.test_per_class=4") == 0
-    return tmp_path / "run"
+def run_dir(split_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(split_run, tmp_path / "run"))
 
 
 def content_of(path: Path) -> dict[str, Any]:
@@ -148,9 +145,8 @@ def test_runs_judged_in_another_way_are_not_averaged(
     assert not (run_dir / "robustness.json").exists()
 
 
-def test_a_run_on_volumes_is_refused(door: Door, phantoms: str, capfd: pytest.CaptureFixture[str]):
-    assert door(*TINY_MRI, phantoms, *UNTRAINED) == 0
-    assert door("task=robustness", "run_dir=run") == 1
+def test_a_run_on_volumes_is_refused(door: Door, run_3d: Path, capfd: pytest.CaptureFixture[str]):
+    assert door("task=robustness", f"run_dir={run_3d}") == 1
     assert "task=robustness: shifts are of X-ray images" in capfd.readouterr().out
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import os
-import signal
-import subprocess
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from vaelab.errors import Interrupted, UserError
+from vaelab.errors import UserError
 from vaelab.status import Status, begin, end
 from vaelab.tasks import search as module
 from vaelab.tasks.search import Search
@@ -34,7 +32,8 @@ class Trials:
         self.failing = failing
         self.arguments: list[list[str]] = []
 
-    def __call__(self, place: Path, arguments: Sequence[str]) -> Status:
+    def __call__(self, place: Path, arguments: Sequence[str], console: Path) -> Status:
+        assert console == place / "console.log"
         self.arguments.append(list(arguments))
         if int(place.name.removeprefix("trial_")) in self.failing:
             return Status("failed", error="out of\nmemory")
@@ -45,7 +44,7 @@ class Trials:
 @pytest.fixture
 def trials(monkeypatch: pytest.MonkeyPatch) -> Trials:
     stand_in = Trials()
-    monkeypatch.setattr(module, "_train", stand_in)
+    monkeypatch.setattr(module, "run_apart", stand_in)
     return stand_in
 
 
@@ -122,7 +121,7 @@ def test_a_search_in_which_all_fails_at_first_is_given_up(trials: Trials, tmp_pa
 
 
 def test_a_value_that_is_not_finite_is_a_failure(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(module, "_train", lambda place, arguments: Status("done", value=None))
+    monkeypatch.setattr(module, "run_apart", lambda *_: Status("done", value=None))
     with pytest.raises(UserError, match="it ended done, without a value"):
         search(tmp_path, trials=1)
 
@@ -190,17 +189,16 @@ def test_another_question_in_the_same_folder_is_refused(trials: Trials, tmp_path
 def cut_off(trials: Trials, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A search that ended within its second trial; returns the trial's folder."""
 
-    def killed(place: Path, arguments: Sequence[str]) -> Status:
+    def killed(place: Path, arguments: Sequence[str], console: Path) -> Status:
         if place.name == "trial_1":
-            place.mkdir()
             begin(place)
             raise KeyboardInterrupt
-        return trials(place, arguments)
+        return trials(place, arguments, console)
 
-    monkeypatch.setattr(module, "_train", killed)
+    monkeypatch.setattr(module, "run_apart", killed)
     with pytest.raises(KeyboardInterrupt):
         search(folder)
-    monkeypatch.setattr(module, "_train", trials)
+    monkeypatch.setattr(module, "run_apart", trials)
     return folder / "trial_1"
 
 
@@ -212,13 +210,13 @@ def test_a_trial_that_was_cut_off_is_resumed(
     (place / "checkpoints" / "last.ckpt").touch()
     resumed: list[list[str]] = []
 
-    def train(place: Path, arguments: Sequence[str]) -> Status:
+    def train(place: Path, arguments: Sequence[str], console: Path) -> Status:
         if arguments[0].startswith("resume="):
             resumed.append(list(arguments))
             return Status("done", value=0.5)
-        return trials(place, arguments)
+        return trials(place, arguments, console)
 
-    monkeypatch.setattr(module, "_train", train)
+    monkeypatch.setattr(module, "run_apart", train)
     search(tmp_path)
     assert resumed == [[f"resume={place}", "logging.progress_bar=false"]]
     assert [row["state"] for row in table(tmp_path)] == ["complete"] * 4
@@ -245,45 +243,6 @@ def test_a_trial_that_ended_as_the_search_was_cut_off_is_not_trained_again(
     assert len(trials.arguments) == 3
 
 
-# ---------------------------------------------------------------- real processes
-
-
-def script(folder: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have a trial's process run ``text`` instead of vaelab."""
-    program = folder / "program.py"
-    program.write_text(text)
-    started = subprocess.Popen
-
-    def start(command: list[str], **settings: Any) -> subprocess.Popen[bytes]:
-        return started([sys.executable, str(program), *command[3:]], **settings)
-
-    monkeypatch.setattr(subprocess, "Popen", start)
-
-
-def test_a_process_that_dies_without_a_word_is_a_failure_with_its_last_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    script(tmp_path, "import os; print('so far', flush=True); os._exit(3)", monkeypatch)
-    status = module._train(tmp_path / "trial_0", ["a=1"])
-    assert (status.state, status.error) == ("failed", "so far")
-
-
-def test_sigterm_is_passed_on_and_the_search_ends_resumable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    waits = f"""
-import os, signal, sys, time
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
-os.kill({os.getpid()}, signal.SIGTERM)
-time.sleep(60)
-"""
-    script(tmp_path, waits, monkeypatch)
-    before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Interrupted, match="trial_0 was asked to stop"):
-        module._train(tmp_path / "trial_0", [])
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
 @pytest.mark.slow
 def test_a_search_through_the_door_trains_and_goes_on(door: Door, phantoms: str, tmp_path: Path):
     keys = dict(argument.split("=", 1) for argument in [*TINY_XRAY, phantoms])
@@ -294,9 +253,11 @@ def test_a_search_through_the_door_trains_and_goes_on(door: Door, phantoms: str,
         "logging.progress_bar=false",
     )  # fmt: skip
     assert door(*command) == 0
-    (folder,) = tmp_path.glob("outputs/*_phantom_mri")
+    (folder,) = tmp_path.glob("outputs/*_search")
     assert (folder / "trial_0" / "checkpoints" / "vae_m4_best.pth").is_file()
     assert not (folder / "trial_0" / "metrics.json").exists()
+    # A second trial that ended just before the search was cut off, which saves a process here.
+    shutil.copytree(folder / "trial_0", folder / "trial_1")
     assert door(*command, "task.trials=2", f"run_dir={folder}") == 0
     assert [row["state"] for row in table(folder)] == ["complete"] * 2
     assert door("task=compare", f"task.runs={folder}") == 0

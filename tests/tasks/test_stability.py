@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +14,16 @@ import torch
 
 from vaelab.data.rescan import Rescan
 from vaelab.errors import UserError
-from vaelab.tasks.spaces import first_scans, names_of
+from vaelab.saved_config import RunConfig
+from vaelab.status import Status, read_status
+from vaelab.tasks import seed_runs
+from vaelab.tasks.experiment import Experiment
+from vaelab.tasks.seed_runs import train_seeds
+from vaelab.tasks.spaces import first_scans, names_of, spacing_of
 from vaelab.tasks.stability import Stability, Thresholds
 from vaelab.tasks.subjects import Subject
+from vaelab.training.history import read_history
+from vaelab.training.module import VAELitModule
 
 from ..conftest import TINY_MRI, Door
 
@@ -37,6 +46,14 @@ def run_dir(door: Door, phantoms: str, trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
+def experiment_of(run_dir: Path) -> Experiment:
+    config = RunConfig.load(run_dir)
+    config.values.run_dir = str(run_dir)
+    parts = config.build()
+    parts.pop("task")
+    return Experiment(**parts)
+
+
 def result_of(run_dir: Path) -> dict[str, Any]:
     content: dict[str, Any] = json.loads((run_dir / "stability.json").read_text())
     return content
@@ -47,8 +64,18 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def test_a_run_and_its_copy_have_one_space(door: Door, run_dir: Path, tmp_path: Path):
+def test_a_run_and_its_copy_have_one_space(
+    door: Door, run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     shutil.copytree(run_dir, tmp_path / "copy")
+    spacings: list[list[float]] = []
+    original = Rescan.__call__
+
+    def listening(self: Rescan, x: Any, generator: Any, spacing: Any) -> Any:
+        spacings.append(spacing)
+        return original(self, x, generator, spacing)
+
+    monkeypatch.setattr(Rescan, "__call__", listening)
     assert door(*QUICK, f"run_dir={run_dir}", f"task.runs=[{tmp_path / 'copy'}]") == 0
     result = result_of(run_dir)
     for name in BETWEEN:
@@ -58,6 +85,11 @@ def test_a_run_and_its_copy_have_one_space(door: Door, run_dir: Path, tmp_path: 
         assert measure["verdict"] == "stable"
         assert list(measure["each"]) == ["run – copy"]
     assert json.loads((run_dir / "status.json").read_text())["state"] == "done"
+    # A rescan's shift is in mm, of these voxels.
+    assert spacings
+    assert all(spacing == [12, 12, 12] for spacing in spacings)
+    assert result["rescan"] == asdict(Rescan()) | {"unit": "mm", "repeats": 2}
+    assert "standard deviation of 1 mm along each axis" in (run_dir / "stability.md").read_text()
 
 
 def test_runs_of_two_seeds_are_compared_in_a_table_and_a_picture(
@@ -101,19 +133,89 @@ def test_the_validation_split_alone_can_be_asked_for(door: Door, run_dir: Path, 
     assert not (run_dir / "stability.json").exists()
 
 
-@pytest.mark.slow
-def test_seeds_are_trained_once_on_the_split_of_the_run(door: Door, run_dir: Path):
-    arguments = (*QUICK, f"run_dir={run_dir}", "task.seeds=[5]")
-    assert door(*arguments) == 0
+class PowerFailureError(Exception):
+    pass
+
+
+@pytest.fixture
+def started(door: Door, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What seeds were started with; they are trained in this process, which costs no import."""
+    calls: list[list[str]] = []
+
+    def here(folder: Path, arguments: list[str]) -> Status:
+        calls.append(list(arguments))
+        assert door(*arguments) in (0, 1)
+        return read_status(folder) or Status("failed")
+
+    monkeypatch.setattr(seed_runs, "run_apart", here)
+    return calls
+
+
+def test_a_seed_is_trained_once_on_the_split_of_the_run(
+    door: Door, started: list[list[str]], run_dir: Path
+):
     child = run_dir / "seeds" / "seed_5"
+    assert train_seeds(experiment_of(run_dir), [5]) == [child]
     first = (child / "checkpoints" / "vae_best.pth").stat().st_mtime_ns
     assert not (child / "splits").exists()  # the run's own is used
     assert not torch.equal(
         weights_of(child)["mu_head.weight"], weights_of(run_dir)["mu_head.weight"]
     )
+    assert door(*QUICK, f"run_dir={run_dir}", "task.seeds=[5]") == 0
     assert [run["name"] for run in result_of(run_dir)["runs"]] == ["run", "seed_5"]
-    assert door(*arguments) == 0
     assert (child / "checkpoints" / "vae_best.pth").stat().st_mtime_ns == first
+    assert len(started) == 1
+
+
+def test_a_seed_that_was_cut_off_goes_on_with_the_same_command(
+    started: list[list[str]], run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = run_dir / "config_resolved.yaml"
+    config.write_text(config.read_text().replace("max_epochs: 1\n", "max_epochs: 3\n"))
+    undisturbed = experiment_of(shutil.copytree(run_dir, tmp_path / "undisturbed"))
+    (whole,) = train_seeds(undisturbed, [5])
+
+    validate, validated = VAELitModule.on_validation_epoch_end, 0
+
+    def failing(self: VAELitModule) -> None:
+        nonlocal validated
+        validated += 1
+        if validated == 2:
+            raise PowerFailureError
+        validate(self)
+
+    monkeypatch.setattr(VAELitModule, "on_validation_epoch_end", failing)
+    with pytest.raises(UserError, match=r"training of seed 5 failed: .*the same command goes on"):
+        train_seeds(experiment_of(run_dir), [5])
+    child = run_dir / "seeds" / "seed_5"
+    assert len(read_history(child / "logs" / "metrics.csv")["train/loss"]) == 1
+    monkeypatch.setattr(VAELitModule, "on_validation_epoch_end", validate)
+    assert train_seeds(experiment_of(run_dir), [5]) == [child]
+    assert started[-1] == [f"resume={child}"]
+    metrics = [(seed / "logs" / "metrics.csv").read_bytes() for seed in (whole, child)]
+    assert metrics[0] == metrics[1]
+    assert torch.equal(weights_of(whole)["mu_head.weight"], weights_of(child)["mu_head.weight"])
+
+    assert train_seeds(experiment_of(run_dir), [5]) == [child]
+    assert len(started) == 3  # what is done is not done again
+
+
+def test_a_seed_that_was_cut_off_before_its_first_checkpoint_starts_anew(
+    run_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    left = run_dir / "seeds" / "seed_5" / "config_resolved.yaml"  # a new run would be refused
+    left.parent.mkdir(parents=True)
+    left.touch()
+    begun: list[str] = []
+
+    def begin(folder: Path, arguments: list[str]) -> Status:
+        assert not left.exists()
+        begun.extend(arguments)
+        return Status("done")
+
+    monkeypatch.setattr(seed_runs, "run_apart", begin)
+    train_seeds(experiment_of(run_dir), [5])
+    assert begun[-1] == f"run_dir={left.parent}"
 
 
 def test_one_run_is_not_enough(door: Door, run_dir: Path, capfd: pytest.CaptureFixture[str]):
@@ -133,6 +235,11 @@ def test_more_neighbours_than_patients_allow_are_refused(
 ):
     assert door(*QUICK, f"run_dir={run_dir}", "task.neighbours=6") == 1
     assert "task.neighbours=6: 12 patients are too few; at least 14" in capfd.readouterr().out
+
+
+def test_images_have_no_size_and_are_shifted_by_pixels():
+    assert spacing_of(SimpleNamespace(settings={"image_size": [8, 8]})) is None  # type: ignore[arg-type]
+    assert spacing_of(SimpleNamespace()) is None  # type: ignore[arg-type]
 
 
 def scan(patient: str, time_point: int) -> Subject:

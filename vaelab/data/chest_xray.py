@@ -74,7 +74,7 @@ def scan_chest_xray(
     """
     root = check_root(root_dir, HINT)
     records = find_images(root, patient_pattern)
-    lost = [record["id"] for record in records if not Path(record["path"]).exists()]
+    lost = [record["id"] for record in records if not os.path.exists(record["path"])]
     if lost:
         raise UserError(
             f"dataset.root_dir={root}: {len(lost)} images are links that lead nowhere; fetch what "
@@ -88,9 +88,10 @@ def scan_chest_xray(
 
 def find_images(root: Path, patient_pattern: str) -> list[Record]:
     """Every image of the Kaggle layout, links that lead nowhere included, ordered by id."""
+    depth = len(root.parts)
     return [
         {
-            "id": path.relative_to(root).as_posix(),
+            "id": "/".join(path.parts[depth:]),
             "patient": patient_of(path.name, patient_pattern),
             "label": label,
             "part": part,
@@ -537,7 +538,7 @@ def _images(folder: Path) -> list[Path]:
     for current, names in walk_files(folder):
         if current.suffix.lower() in SUFFIXES:
             found.append(current)
-        found += [current / name for name in names if Path(name).suffix.lower() in SUFFIXES]
+        found += [current / n for n in names if os.path.splitext(n)[1].lower() in SUFFIXES]
     return sorted(found)
 
 
@@ -553,7 +554,7 @@ def _same_content(these: Sequence[Record], those: Sequence[Record]) -> dict[str,
     """Id → id of a byte-identical file among ``those``; only files of one size are read."""
     by_size: dict[int, list[Record]] = defaultdict(list)
     for record in those:
-        by_size[Path(record["path"]).stat().st_size].append(record)
+        by_size[os.stat(record["path"]).st_size].append(record)
     same: dict[str, str] = {}
     digests: dict[str, bytes] = {}
 
@@ -567,7 +568,7 @@ def _same_content(these: Sequence[Record], those: Sequence[Record]) -> dict[str,
 
     ids: dict[int, dict[bytes, str]] = {}  # size → digest → id, for sizes that occur on both sides
     for record in these:
-        size = Path(record["path"]).stat().st_size
+        size = os.stat(record["path"]).st_size
         if size not in by_size:
             continue
         if size not in ids:

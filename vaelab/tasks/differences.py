@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from vaelab.config_difference import rerooted
+
 ABSENT = None
 """Stands for a key that a run does not have."""
 
@@ -57,17 +59,16 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
 
 def _flat(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Leaves by dotted key; the run's own folder within a path is no difference."""
-    run_dir = str(config.get("run_dir", ""))
 
     def leaves(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
         for key, value in node.items():
             if isinstance(value, Mapping):
                 yield from leaves(value, f"{prefix}{key}.")
-            elif isinstance(value, str) and run_dir and value.startswith(run_dir):
-                yield f"{prefix}{key}", "<run>" + value.removeprefix(run_dir)
             else:
                 yield f"{prefix}{key}", value
 
+    if "run_dir" in config:  # not in that of a run that failed before it had one
+        config = rerooted(config, str(config["run_dir"]), "<run>")
     return leaves(config, "")
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -145,7 +145,16 @@ def describe_score(score: Any) -> dict[str, Any]:
 
 
 def weights_digest(path: Path) -> str:
-    """SHA-256 of a file of weights, by which what was made with them is told from the rest."""
+    """SHA-256 of a file of weights, by which what was made with them is told from the rest.
+
+    Of a file that has not changed since it is not computed again.
+    """
+    stat = path.stat()
+    return _digest(path.resolve(), (stat.st_ino, stat.st_size, stat.st_mtime_ns))
+
+
+@lru_cache(maxsize=8)
+def _digest(path: Path, version: tuple[int, int, int]) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

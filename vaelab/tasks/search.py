@@ -1,7 +1,7 @@
 """``task=search``: hyperparameters chosen by Optuna, one training run per trial.
 
 A task of our own, since Hydra's Optuna sweeper (1.3.0) needs an Optuna below 3. A trial is a
-process of its own: what crashes, or runs out of memory, costs that trial alone.
+process of its own, whose output goes to ``console.log`` in its folder.
 """
 
 from __future__ import annotations
@@ -10,29 +10,23 @@ import csv
 import io
 import logging
 import math
-import os
 import re
 import shlex
 import shutil
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import yaml  # type: ignore[import-untyped, unused-ignore]
 from tqdm import tqdm
 
-import vaelab
 from vaelab.atomic import replacing
-from vaelab.errors import EXIT_INTERRUPTED, Interrupted, UserError
-from vaelab.report.figures import save_figure
+from vaelab.errors import UserError
+from vaelab.report.canvas import save_figure
 from vaelab.report.search import search_figure
-from vaelab.status import Status, read_status
+from vaelab.status import read_status
 from vaelab.tasks.experiment import Experiment
+from vaelab.tasks.run_apart import run_apart
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -143,7 +137,9 @@ class Search:
         log.info("trial %d: %s", number, "  ".join(chosen))
         status = read_status(place)
         if status is None or status.state != "done":
-            status = _train(place, self._arguments(place, chosen))
+            arguments = self._arguments(place, chosen)
+            place.mkdir(exist_ok=True)
+            status = run_apart(place, arguments, place / "console.log")
         state = _optuna().trial.TrialState
         if status.state == "done" and status.value is not None and math.isfinite(status.value):
             study.tell(number, status.value)
@@ -166,49 +162,6 @@ class Search:
             "logging.progress_bar=false", *_arguments(self.overrides), *alone, *chosen,
             f"run_dir={place}",
         ]  # fmt: skip
-
-
-# ---------------------------------------------------------------- one trial
-
-
-def _train(place: Path, arguments: Sequence[str]) -> Status:
-    """Run the door in a process of its own; its output goes to ``console.log`` in the folder."""
-    place.mkdir(parents=True, exist_ok=True)
-    # This very package, whatever else is installed.
-    package = str(Path(vaelab.__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "vaelab.run", *arguments]
-    with (place / "console.log").open("ab") as console:
-        process = subprocess.Popen(  # noqa: S603  # the user's own arguments, and no shell
-            command,
-            stdout=console,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": path},
-        )
-        with process, _passing_on_sigterm(process):
-            code = process.wait()
-    if code == EXIT_INTERRUPTED:
-        raise Interrupted(f"{place.name} was asked to stop, and has saved itself")
-    status = read_status(place)
-    if code == 0 and status is not None:
-        return status
-    said = (place / "console.log").read_text("utf-8", errors="replace").strip().splitlines()
-    told = status.error if status is not None and status.error else "\n".join(said[-1:])
-    return Status("failed", error=told or f"exit status {code}")
-
-
-@contextmanager
-def _passing_on_sigterm(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """The trial is what can save itself; it then exits with ``EXIT_INTERRUPTED``."""
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        process.terminate()
-
-    before = signal.signal(signal.SIGTERM, pass_on)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 # ---------------------------------------------------------------- the space

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped, unused-ignore]
 
+from vaelab.config_difference import rerooted
 from vaelab.errors import UserError
 from vaelab.status import read_status
 from vaelab.tasks.experiment import Experiment
+from vaelab.tasks.run_apart import run_apart
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ def train_seeds(experiment: Experiment, seeds: Sequence[int]) -> list[Path]:
 
     Raises:
         UserError: when a training fails.
+        Interrupted: when one was asked to stop.
     """
     if not seeds:
         return []
@@ -54,11 +55,10 @@ def train_seeds(experiment: Experiment, seeds: Sequence[int]) -> list[Path]:
             shutil.rmtree(folder, ignore_errors=True)  # cut off before its first checkpoint
             arguments = overrides(config, experiment.run_dir, folder, seed)
         log.info("seed %d: training in %s", seed, folder)
-        command = [sys.executable, "-m", "vaelab.run", *arguments]
-        status = subprocess.run(command, check=False).returncode  # noqa: S603  # our own door
-        if status:
+        status = run_apart(folder, arguments)
+        if status.state != "done":
             raise UserError(
-                f"task.seeds: training of seed {seed} ended with exit status {status}, see "
+                f"task.seeds: training of seed {seed} failed: {status.error}; see "
                 f"{folder / 'train.log'}; the same command goes on with it"
             )
     return folders
@@ -81,9 +81,10 @@ def overrides(config: Mapping[str, Any], run_dir: Path, folder: Path, seed: int)
         seed: of the new run.
     """
     arguments = [f"{group}={option}" for group, option in config["choices"].items()]
+    moved = rerooted(config, str(config["run_dir"]), str(folder))
     for section in SECTIONS:
-        for key, value in _leaves(config[section], section):
-            arguments.append(f"++{key}={_literal(_moved(value, str(config['run_dir']), folder))}")
+        for key, value in _leaves(moved[section], section):
+            arguments.append(f"++{key}={_literal(value)}")
     return [
         *arguments,
         "task=train",
@@ -122,12 +123,6 @@ def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{path}.{key}")
     else:
         yield path, node
-
-
-def _moved(value: Any, old: str, folder: Path) -> Any:
-    if isinstance(value, str) and (value == old or value.startswith(f"{old}/")):
-        return str(folder) + value[len(old) :]
-    return value
 
 
 def _literal(value: Any) -> str:
