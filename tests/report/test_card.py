@@ -22,11 +22,11 @@ def _card(heatmaps: np.ndarray, ids: list[str] | None = None, scale: float = 1.0
     return report_card(grey, grey, heatmaps, scale, names, [0.5] * count, "Card", SOURCE)
 
 
-def _card_3d(volumes: np.ndarray, segs: np.ndarray | None) -> Figure:
+def _card_3d(volumes: np.ndarray, segs: np.ndarray | None, score: float = 1.0) -> Figure:
     count = len(volumes)
     names = [f"BraTS-MEN-{n:05d}-000" for n in range(count)]
     return report_card_3d(
-        volumes, volumes, 0 * volumes, 1.0, segs, names, [1.0] * count, "t1c", "Card", SOURCE
+        volumes, volumes, 0 * volumes, 1.0, segs, names, [score] * count, "t1c", "Card", SOURCE
     )
 
 
@@ -134,6 +134,11 @@ def test_the_slice_shown_is_the_one_with_most_tumour():
     low, high = np.percentile(volume, (0.5, 99.9))
     np.testing.assert_allclose(_drawn(figure, 0), (3 - low) / (high - low))
     assert "score 1  ·  slice 3" in _texts(figure)
+
+
+def test_a_large_score_is_written_to_the_unit():
+    figure = _card_3d(np.random.default_rng(0).random((1, 12, 14, 10)), None, score=19402.4)
+    assert "score 19,402  ·  slice 5" in _texts(figure)
 
 
 def test_a_subject_without_tumour_shows_its_centre_without_outline():

@@ -103,7 +103,7 @@ def report_card(
         heatmaps.shape,
     )
     columns = [
-        _Column(x, x_hat, heat, str(name), f"score {score:.4g}", None)
+        _Column(x, x_hat, heat, str(name), _score(score), None)
         for x, x_hat, heat, name, score in zip(
             originals, reconstructions, heatmaps, ids, scores, strict=True
         )
@@ -154,7 +154,7 @@ def report_card_3d(
                 (axial(reconstructions[n], z) - low) / (high - low),
                 axial(heatmaps[n], z),
                 str(name),
-                f"score {score:.4g}  ·  slice {z}",
+                f"{_score(score)}  ·  slice {z}",
                 None if seg is None else axial(seg, z) > 0,
             )
         )
@@ -177,6 +177,10 @@ class _Column(NamedTuple):
 class _Card(NamedTuple):
     figure: Figure
     panels: list[Axes]  # row by row, the colour bar not among them
+
+
+def _score(value: float) -> str:
+    return f"score {value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"score {value:.4g}"
 
 
 def _card(columns: Sequence[_Column], heat_scale: float, title: str, scale_source: str) -> _Card:
