@@ -126,6 +126,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_of_the_same_seed_does(
         ([*TINY_MRI, "train.lr=abc"], "train.lr"),
         ([*TINY_MRI, "train.max_epochs=2.5"], "train.max_epochs"),
         ([*TINY_MRI, "model.norm=BATCH"], "model.norm=BATCH"),
+        (["model=monai_vae", "+model.base_filters=4"], "model.base_filters=4: MonaiVAE takes only"),
         ([*TINY_MRI, "hardware.precision=8"], "hardware.precision=8"),
         ([*TINY_MRI, "train.monitor=val/nothing"], "val/nothing"),
         (["task=evaluate"], "run_dir"),

@@ -26,7 +26,7 @@ from vaelab.atomic import replacing
 from vaelab.config_difference import deciding, differences, rerooted
 from vaelab.errors import UserError
 from vaelab.status import SWEEP, Refused
-from vaelab.targets import check_targets, type_hints
+from vaelab.targets import check_targets, parameters, type_hints
 
 RESOLVED = "config_resolved.yaml"
 PARTS = ("dataset", "model", "annealing", "hardware", "score", "logger", "train", "logging", "task")
@@ -298,7 +298,7 @@ def _leaves(cfg: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
 
 
 def check_types(node: Any, path: str) -> None:
-    """Compare every value of a config with what its ``_target_`` says it takes.
+    """Compare every key and value of a config with what its ``_target_`` says it takes.
 
     Raises:
         UserError: naming the key, the value and what is needed.
@@ -307,6 +307,7 @@ def check_types(node: Any, path: str) -> None:
         return
     from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
+    _check_keys(node, path)
     hints = type_hints(node["_target_"]) if "_target_" in node else {}
     for key, value in node.items():
         assert isinstance(key, str)
@@ -322,6 +323,17 @@ def check_types(node: Any, path: str) -> None:
             except ValidationError as error:
                 reasons = "; ".join(detail["msg"] for detail in error.errors())
                 raise UserError(f"{where}={plain}: {reasons}") from None
+
+
+def _check_keys(node: DictConfig, path: str) -> None:
+    known = parameters(node["_target_"]) if "_target_" in node else None
+    for key in map(str, node):
+        # Those that begin with an underscore are Hydra's own.
+        if known is not None and key not in known and not key.startswith("_"):
+            raise UserError(
+                f"{path}.{key}={node[key]}: {node['_target_'].rpartition('.')[2]} takes only "
+                f"{', '.join(known)}; leave it out with '~{path}.{key}'"
+            )
 
 
 def _build(name: str, values: DictConfig | ListConfig) -> Any:

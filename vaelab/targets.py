@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from typing import Any, get_type_hints
 
@@ -67,3 +68,11 @@ def type_hints(target: str) -> dict[str, Any]:
     found: Any = get_object(target)
     function = found.__init__ if isinstance(found, type) else found  # type: ignore[misc]
     return get_type_hints(function)
+
+
+def parameters(target: str) -> list[str] | None:
+    """Names of the arguments of what a ``_target_`` names; None where it takes any."""
+    found = inspect.signature(get_object(target)).parameters.values()
+    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in found):
+        return None
+    return [each.name for each in found]
