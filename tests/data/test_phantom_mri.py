@@ -171,7 +171,7 @@ def test_a_followup_shows_the_same_head_with_a_larger_tumour(cohort: Path) -> No
     t1_other = voxels(load(cohort, "BraTS-MEN-00002-000", "t1n"))
     same_head = np.corrcoef(t1_then[healthy], t1_now[healthy])[0, 1]
     other_head = np.corrcoef(t1_then[healthy], t1_other[healthy])[0, 1]
-    assert same_head > 0.8 > 2 * other_head
+    assert same_head > 0.8 > 1.5 * other_head  # at 4 mm, all brains are a little alike
 
 
 # --- odd subjects
