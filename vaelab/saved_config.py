@@ -307,8 +307,10 @@ def check_types(node: Any, path: str) -> None:
         return
     from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
-    _check_keys(node, path)
-    hints = type_hints(node["_target_"]) if "_target_" in node else {}
+    hints: dict[str, Any] = {}
+    if "_target_" in node:
+        _check_keys(node, path)
+        hints = type_hints(node["_target_"])
     for key, value in node.items():
         assert isinstance(key, str)
         where = f"{path}.{key}"
@@ -326,10 +328,12 @@ def check_types(node: Any, path: str) -> None:
 
 
 def _check_keys(node: DictConfig, path: str) -> None:
-    known = parameters(node["_target_"]) if "_target_" in node else None
+    known = parameters(node["_target_"])
+    if known is None:
+        return
     for key in map(str, node):
         # Those that begin with an underscore are Hydra's own.
-        if known is not None and key not in known and not key.startswith("_"):
+        if key not in known and not key.startswith("_"):
             raise UserError(
                 f"{path}.{key}={node[key]}: {node['_target_'].rpartition('.')[2]} takes only "
                 f"{', '.join(known)}; leave it out with '~{path}.{key}'"

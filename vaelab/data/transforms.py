@@ -142,10 +142,9 @@ class Standardised(MapTransform):
             voxels = result[key].numpy()
             mean, deviation = mean_and_deviation(voxels[voxels != 0] if self.nonzero else voxels)
             kept = self.crop(result[key]).contiguous()  # cropped, and here still small
-            background = kept == 0
             result[key] = (kept - mean).div_(deviation or 1.0)
             if self.nonzero:
-                result[key][background] = 0.0
+                result[key][kept == 0] = 0.0
         return result
 
 

@@ -48,6 +48,11 @@ def _glyphs() -> frozenset[int]:
     return frozenset(get_font(findfont(FONT)).get_charmap())
 
 
+def number(value: float, small: str = ".4g") -> str:
+    """``value`` in the format ``small``; thousands and millions to the unit, with commas."""
+    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:{small}}"
+
+
 def printable(text: str, limit: int | None = None) -> str:
     """``text`` as the figures' font can show it, at most ``limit`` characters long.
 

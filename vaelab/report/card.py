@@ -5,7 +5,7 @@ each map to its own maximum would light up healthy images just as brightly as si
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +18,11 @@ from vaelab.report.canvas import (
     HEAT,
     LIGHT,
     MUTED,
+    Array,
     heat_bar,
     name_row,
     new_figure,
+    number,
     orientation_letters,
     place,
     printable,
@@ -29,8 +31,6 @@ from vaelab.report.canvas import (
     write,
 )
 from vaelab.report.slices import axial, grey_window
-
-Array = npt.NDArray[Any]
 
 MOST_SUBJECTS = 8
 ALPHA = 0.75  # of the brightest heat: orange stays orange over white tissue
@@ -103,7 +103,7 @@ def report_card(
         heatmaps.shape,
     )
     columns = [
-        _Column(x, x_hat, heat, str(name), _score(score), None)
+        _Column(x, x_hat, heat, str(name), f"score {number(score)}", None)
         for x, x_hat, heat, name, score in zip(
             originals, reconstructions, heatmaps, ids, scores, strict=True
         )
@@ -154,7 +154,7 @@ def report_card_3d(
                 (axial(reconstructions[n], z) - low) / (high - low),
                 axial(heatmaps[n], z),
                 str(name),
-                f"{_score(score)}  ·  slice {z}",
+                f"score {number(score)}  ·  slice {z}",
                 None if seg is None else axial(seg, z) > 0,
             )
         )
@@ -177,10 +177,6 @@ class _Column(NamedTuple):
 class _Card(NamedTuple):
     figure: Figure
     panels: list[Axes]  # row by row, the colour bar not among them
-
-
-def _score(value: float) -> str:
-    return f"score {value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"score {value:.4g}"
 
 
 def _card(columns: Sequence[_Column], heat_scale: float, title: str, scale_source: str) -> _Card:

@@ -17,12 +17,21 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from vaelab.report.canvas import FONT, GRID, INK, MUTED, new_figure, place, printable, write
+from vaelab.report.canvas import (
+    FONT,
+    GRID,
+    INK,
+    MUTED,
+    TEXT,
+    new_figure,
+    place,
+    printable,
+    write,
+)
 
 MOST_NAMED: Final = 12  # runs that a legend can still tell apart
 WIDEST_RANGE: Final = 20.0  # largest over smallest value from which an axis is logarithmic
 DASHES: Final = ("-", (0, (4, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.4, 1.2, 1.4)))
-_TEXT: Final[dict[str, Any]] = {"fontfamily": FONT, "parse_math": False}
 
 
 class RatePoint(NamedTuple):
@@ -171,7 +180,7 @@ def _beta_labels(axes: Axes, points: Sequence[RatePoint], hues: Mapping[str, Any
                 color=hues[point.annealing],
                 zorder=4,
                 path_effects=[patheffects.withStroke(linewidth=2, foreground="white")],
-                **_TEXT,
+                **TEXT,
             )
             box = text.get_window_extent(renderer)
             hidden = any(box.padded(3 * pixels).contains(*place) for place in at)
@@ -211,7 +220,7 @@ def comparison_curves(runs: Sequence[RunCurves]) -> Figure:
     for column, (title, unit, field) in enumerate(panels):
         axes = place(figure, 0.85 + 3.5 * column, 0.78, 2.75, 2.3)
         _quiet(axes)
-        axes.set_title(title, loc="left", fontsize=9.5, color=INK, pad=5, **_TEXT)
+        axes.set_title(title, loc="left", fontsize=9.5, color=INK, pad=5, **TEXT)
         for run, color in zip(runs, colors, strict=True):
             axes.plot(
                 run.epochs,
@@ -280,7 +289,7 @@ def _beta_bar(
     bar.set_ticklabels([f"{beta:g}" for beta in betas])
     bar.outline.set_visible(False)
     axes.tick_params(which="both", labelsize=8, labelcolor=INK, length=0, labelfontfamily=FONT)
-    axes.set_title("target beta", fontsize=8.5, color=INK, pad=4, **_TEXT)
+    axes.set_title("target beta", fontsize=8.5, color=INK, pad=4, **TEXT)
 
 
 # ---------------------------------------------------------------- schedules
@@ -305,7 +314,7 @@ def annealing_figure(schedules: Sequence[Schedule]) -> Figure:
     for column, kind in enumerate(kinds):
         axes = place(figure, 0.7 + 2.9 * column, 0.78, 2.2, 1.75)
         _quiet(axes)
-        axes.set_title(printable(kind, 30), loc="left", fontsize=9.5, color=INK, pad=5, **_TEXT)
+        axes.set_title(printable(kind, 30), loc="left", fontsize=9.5, color=INK, pad=5, **TEXT)
         for _, target, betas in (s for s in schedules if s.annealing == kind):
             edges = np.arange(len(betas) + 1)
             axes.stairs(
@@ -338,8 +347,8 @@ def _quiet(axes: Axes) -> None:
 
 
 def _label(axes: Axes, x: str, y: str) -> None:
-    axes.set_xlabel(x, fontsize=8.5, color=INK, labelpad=5, **_TEXT)
-    axes.set_ylabel(y, fontsize=8.5, color=INK, labelpad=6, **_TEXT)
+    axes.set_xlabel(x, fontsize=8.5, color=INK, labelpad=5, **TEXT)
+    axes.set_ylabel(y, fontsize=8.5, color=INK, labelpad=6, **TEXT)
 
 
 def _legend(axes: Axes, columns: int) -> None:

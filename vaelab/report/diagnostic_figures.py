@@ -17,6 +17,7 @@ from vaelab.report.canvas import (
     INK,
     MUTED,
     ORANGE,
+    TEXT,
     new_figure,
     place,
     printable,
@@ -25,7 +26,6 @@ from vaelab.report.canvas import (
 )
 
 ROW = 0.46  # inches
-TEXT: Final[dict[str, Any]] = {"fontfamily": FONT, "parse_math": False}
 COLORS: Final = {"stable": GREEN, "not stable": ORANGE, "undecided": MUTED}
 LOWEST = -0.5  # an R² far below zero only says that there is none
 

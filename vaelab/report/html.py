@@ -24,11 +24,9 @@ from scipy import ndimage
 
 from vaelab.atomic import replacing
 from vaelab.errors import UserError
-from vaelab.report.canvas import HEAT
+from vaelab.report.canvas import HEAT, Array, number
 from vaelab.report.card import ALPHA, OUTLINE, overlay, tumour_slice
 from vaelab.report.slices import axial, grey_window
-
-Array = npt.NDArray[Any]
 
 TRUTHS: Final = ("normal", "sick", "")
 MOST_PIXELS: Final = 160  # longest side of a picture
@@ -233,9 +231,7 @@ def _formatted(metric: MetricRow) -> _Metric:
 
 def _number(value: float) -> str:
     """Four significant digits, zeros kept so that columns align; large numbers to the unit."""
-    if isinstance(value, int) or 1e3 <= abs(value) < 1e7:
-        return f"{value:,.0f}"
-    return f"{value:#.4g}"
+    return f"{value:,}" if isinstance(value, int) else number(value, "#.4g")
 
 
 class EmbeddedFigure(NamedTuple):

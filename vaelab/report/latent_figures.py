@@ -25,6 +25,7 @@ from vaelab.report.canvas import (
     INK,
     LIGHT,
     MUTED,
+    Array,
     heat_bar,
     name_row,
     new_figure,
@@ -35,8 +36,6 @@ from vaelab.report.canvas import (
     write,
 )
 from vaelab.report.slices import grey_window
-
-Array = npt.NDArray[Any]
 
 # Okabe & Ito 2008: told apart by colour-blind readers too.
 CATEGORIES: Final = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999")
