@@ -22,8 +22,9 @@ from vaelab.data import build
 from vaelab.data.brats import BraTSDataModule
 from vaelab.data.build import check_room, fill_cache, find_missing
 from vaelab.data.cache import cached_dataset
-from vaelab.data.chest_xray import ChestXrayDataModule, LoadGreyImage
+from vaelab.data.chest_xray import ChestXrayDataModule
 from vaelab.data.entry import read_entry
+from vaelab.data.grey_image import LoadGreyImage
 from vaelab.data.phantom_mri import PhantomMRI
 from vaelab.data.phantom_xray import PhantomXray
 from vaelab.errors import UserError

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vaelab.data.chest_xray import LoadGreyImage
+from vaelab.data.grey_image import LoadGreyImage
 from vaelab.data.inputs import (
     Input,
     check_can_read,

@@ -24,10 +24,11 @@ from PIL import Image
 from torch import Tensor
 
 from vaelab.data.brats import sound_preprocessing
-from vaelab.data.chest_xray import SUFFIXES, LoadGreyImage
+from vaelab.data.grey_image import LoadGreyImage
 from vaelab.data.image_checks import MAX_PIXELS, decode_grey
 from vaelab.data.index import ENCODING, walk_files
 from vaelab.data.volume_checks import read_grid
+from vaelab.data.xray_index import SUFFIXES
 from vaelab.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ from vaelab.anomaly.detector import AnomalyDetector
 from vaelab.anomaly.native import save_native
 from vaelab.atomic import replacing
 from vaelab.data.brats import BraTSDataModule
-from vaelab.data.chest_xray import ChestXrayDataModule, LoadGreyImage
+from vaelab.data.chest_xray import ChestXrayDataModule
+from vaelab.data.grey_image import LoadGreyImage
 from vaelab.data.index import ENCODING, enumerate_names
 from vaelab.data.inputs import (
     HINT,

@@ -22,7 +22,9 @@ from vaelab.anomaly.calibration import ConformalCalibration, check_alpha
 from vaelab.anomaly.detector import AnomalyDetector
 from vaelab.anomaly.scores import Score
 from vaelab.atomic import replacing, write_json
-from vaelab.data.chest_xray import ChestXrayDataModule, LoadGreyImage, decode_grey
+from vaelab.data.chest_xray import ChestXrayDataModule
+from vaelab.data.grey_image import LoadGreyImage
+from vaelab.data.image_checks import decode_grey
 from vaelab.data.index import Record
 from vaelab.data.shifts import SHIFTS, eight_bit, shifted
 from vaelab.errors import UserError

@@ -14,7 +14,8 @@ from torch.utils.data import Dataset
 
 from vaelab.data.brats import BraTSDataModule
 from vaelab.data.cache import CacheFullError
-from vaelab.data.chest_xray import ChestXrayDataModule, LoadGreyImage
+from vaelab.data.chest_xray import ChestXrayDataModule
+from vaelab.data.grey_image import LoadGreyImage
 from vaelab.data.index import patient_of
 from vaelab.data.inputs import (
     find_radiographs,
