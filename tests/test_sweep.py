@@ -254,6 +254,40 @@ def test_on_error_is_checked_before_any_job(
     assert not work
 
 
+def test_jobs_that_cannot_be_run_are_listed_before_the_first_begins(
+    door: Door, work: list[Any], capfd: pytest.CaptureFixture[str]
+):
+    sweep = ("-m", "model=resnet3d_vae,monai_vae", "train.max_epochs=2,many", "++model.depth=3")
+    assert door(*sweep) == 1
+    told = capfd.readouterr().err
+    assert "3 of 4 jobs cannot be run, and none has begun" in told
+    assert "\n  - model=resnet3d_vae train.max_epochs=many: train.max_epochs=many: " in told
+    for epochs in ("2", "many"):
+        shown = f"\n  - model=monai_vae train.max_epochs={epochs}: model.depth=3: MonaiVAE takes only"
+        assert shown in told
+    assert "Traceback" not in told
+    assert not work
+    assert not Path("multirun_sweeps").exists()
+
+
+def test_jobs_that_a_recipe_varies_are_checked_too(
+    door: Door, work: list[Any], capfd: pytest.CaptureFixture[str]
+):
+    assert door("-m", "experiment=sweep_beta_annealing", "train.kl_beta=1,much") == 1
+    assert "3 of 6 jobs cannot be run" in capfd.readouterr().err
+    assert not work
+
+
+def test_a_model_that_does_not_fit_the_data_is_found_before_the_first_job(
+    door: Door, work: list[Any], capfd: pytest.CaptureFixture[str]
+):
+    assert door("-m", "model=resnet3d_vae,conv2d_vae") == 1
+    told = capfd.readouterr().err
+    assert "1 of 2 jobs cannot be run" in told
+    assert "model=conv2d_vae and dataset=phantom_mri do not fit together" in told
+    assert not work
+
+
 def test_a_job_that_was_cut_off_is_resumed(door: Door, work: list[dict[str, Any]]):
     sweep = ("-m", "train.kl_beta=1,2")
     assert door(*sweep) == 0

@@ -7,7 +7,6 @@ names changed.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,20 +15,16 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
-from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from hydra.utils import instantiate
-from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import InterpolationKeyError
+from omegaconf import DictConfig, OmegaConf
 
 from vaelab.atomic import replacing
 from vaelab.config_difference import deciding, differences, rerooted
 from vaelab.errors import UserError
+from vaelab.parts import PARTS, build, check_parts, resolve
 from vaelab.status import SWEEP, Refused
-from vaelab.targets import check_targets, parameters, type_hints
 
 RESOLVED = "config_resolved.yaml"
-PARTS = ("dataset", "model", "annealing", "hardware", "score", "logger", "train", "logging", "task")
 TRAINING = "vaelab.tasks.train.Train"
 # Tasks that need no trained run: run_dir=<new folder> is where they write.
 STANDALONE = ("train", "check_data", "compare", "search", "benchmark", "growth")
@@ -147,7 +142,7 @@ class RunConfig:
                     "hardware.devices=1, and a launcher to use several devices at once"
                 )
         owner = owns(cfg, run_dir)
-        resolved = _resolve(cfg)
+        resolved = resolve(cfg)
         if saved.is_file() and in_sweep:
             _refuse_another(OmegaConf.load(saved), resolved)
             resolved.resume = str(run_dir) if trains(cfg) else None
@@ -182,10 +177,8 @@ class RunConfig:
         Raises:
             UserError: the one that a constructor raised.
         """
-        check_targets(self.values)
-        for name in PARTS:
-            check_types(self.values[name], name)
-        built = {name: _build(name, self.values[name]) for name in PARTS}
+        check_parts(self.values)
+        built = {name: build(name, self.values[name]) for name in PARTS}
         return {
             "run_dir": Path(self.values.run_dir),
             "data": built.pop("dataset"),
@@ -238,26 +231,6 @@ def _as_moved(saved: Path) -> Any:
     return OmegaConf.create(rerooted(values, str(values["run_dir"]), str(saved.parent)))
 
 
-def _resolve(cfg: DictConfig) -> DictConfig:
-    """All interpolations replaced; paths of data made to hold from any folder."""
-    try:
-        values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    except InterpolationKeyError as error:
-        choices = HydraConfig.get().runtime.choices
-        raise UserError(
-            f"{error.full_key}: {str(error).splitlines()[0]}: model={choices['model']} and "
-            f"dataset={choices['dataset']} do not fit together; model=resnet3d_vae is for volumes, "
-            "model=conv2d_vae for images"
-        ) from error
-    resolved = OmegaConf.create(values)
-    assert isinstance(resolved, DictConfig)
-    for key in ("root_dir", "cache_dir"):
-        value = resolved.dataset.get(key)
-        if value is not None:
-            resolved.dataset[key] = os.path.abspath(os.path.expanduser(str(value)))
-    return resolved
-
-
 def _with_overrides(
     saved: Any, composed: DictConfig, resolved: DictConfig, overrides: Sequence[str]
 ) -> DictConfig:
@@ -295,55 +268,3 @@ def _leaves(cfg: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
             yield path, cfg, key
         else:
             yield from _leaves(cfg[key], f"{path}.")
-
-
-def check_types(node: Any, path: str) -> None:
-    """Compare every key and value of a config with what its ``_target_`` says it takes.
-
-    Raises:
-        UserError: naming the key, the value and what is needed.
-    """
-    if not isinstance(node, DictConfig):
-        return
-    from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
-
-    hints: dict[str, Any] = {}
-    if "_target_" in node:
-        _check_keys(node, path)
-        hints = type_hints(node["_target_"])
-    for key, value in node.items():
-        assert isinstance(key, str)
-        where = f"{path}.{key}"
-        if isinstance(value, DictConfig):
-            check_types(value, where)  # an object to be built, which is not there yet
-        elif key in hints:
-            plain = OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
-            try:
-                TypeAdapter(hints[key]).validate_python(plain)
-            except PydanticSchemaGenerationError:
-                continue  # a type of our own: null, or an object that is built elsewhere
-            except ValidationError as error:
-                reasons = "; ".join(detail["msg"] for detail in error.errors())
-                raise UserError(f"{where}={plain}: {reasons}") from None
-
-
-def _check_keys(node: DictConfig, path: str) -> None:
-    known = parameters(node["_target_"])
-    if known is None:
-        return
-    for key in map(str, node):
-        # Those that begin with an underscore are Hydra's own.
-        if key not in known and not key.startswith("_"):
-            raise UserError(
-                f"{path}.{key}={node[key]}: {node['_target_'].rpartition('.')[2]} takes only "
-                f"{', '.join(known)}; leave it out with '~{path}.{key}'"
-            )
-
-
-def _build(name: str, values: DictConfig | ListConfig) -> Any:
-    try:
-        return instantiate(values, _convert_="all")
-    except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
-        raise UserError(f"{name}: cannot be built: {error}") from error

@@ -36,6 +36,7 @@ from vaelab.atomic import replacing, write_json
 from vaelab.config_difference import deciding, differences
 from vaelab.errors import EXIT_INTERRUPTED, UserError
 from vaelab.status import STATUS, SWEEP
+from vaelab.sweep_jobs import check_jobs
 
 log = logging.getLogger(__name__)
 
@@ -197,6 +198,7 @@ class SweepRecord(Callback):
             if self.on_error not in ON_ERROR:
                 raise UserError(f"sweep.on_error={self.on_error}: one of {', '.join(ON_ERROR)}")
             swept = swept_keys(config)
+            check_jobs(config, swept)
             folder = _sweep_folder(config, base_config(config, swept))
         except UserError as error:
             # Hydra would turn any other exception of a callback into a warning.
