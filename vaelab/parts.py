@@ -19,7 +19,11 @@ PARTS = ("dataset", "model", "annealing", "hardware", "score", "logger", "train"
 
 
 def resolve(cfg: DictConfig) -> DictConfig:
-    """All interpolations replaced; paths of data made to hold from any folder."""
+    """All interpolations replaced; paths of data made to hold from any folder.
+
+    Raises:
+        UserError: when the model asks for a key that the dataset does not have.
+    """
     try:
         values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except InterpolationKeyError as error:
