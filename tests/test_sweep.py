@@ -263,8 +263,8 @@ def test_jobs_that_cannot_be_run_are_listed_before_the_first_begins(
     assert "3 of 4 jobs cannot be run, and none has begun" in told
     assert "\n  - model=resnet3d_vae train.max_epochs=many: train.max_epochs=many: " in told
     for epochs in ("2", "many"):
-        shown = f"\n  - model=monai_vae train.max_epochs={epochs}: model.depth=3: MonaiVAE takes only"
-        assert shown in told
+        job = f"model=monai_vae train.max_epochs={epochs}"
+        assert f"\n  - {job}: model.depth=3: MonaiVAE takes only" in told
     assert "Traceback" not in told
     assert not work
     assert not Path("multirun_sweeps").exists()
