@@ -476,8 +476,8 @@ def test_a_job_of_a_sweep_equals_the_same_run_alone(
 def test_jobs_in_processes_of_their_own_end_in_the_same_table(
     door: Door, phantoms: str, tmp_path: Path, launcher: tuple[str, ...]
 ):
-    # A network for images, which is told before the long imports, and one for volumes.
-    command = ("-m", *launcher, "model=conv2d_vae,resnet3d_vae", *TRAIN_ONLY, phantoms)
+    # A network that cannot be built for these volumes, and one that can.
+    command = ("-m", *launcher, *TRAIN_ONLY, phantoms, "model.depth=9,2")
     ended = subprocess.run(
         [sys.executable, "-m", "vaelab.run", *command],
         cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, text=True, check=False,
@@ -486,8 +486,8 @@ def test_jobs_in_processes_of_their_own_end_in_the_same_table(
     assert ended.returncode == 1, ended.stdout
     (folder,) = sweeps(tmp_path / "multirun_sweeps")
     assert states(folder) == ["failed", "done"]
-    assert "job 0 (model=conv2d_vae) failed: " in ended.stdout
-    assert "model=conv2d_vae and dataset=phantom_mri do not fit together" in ended.stdout
+    assert "job 0 (model.depth=9) failed: " in ended.stdout
+    assert "each side must be divisible by 512" in ended.stdout
     # The launcher is not part of what is computed: another one finds the same job.
-    assert door("-m", "model=resnet3d_vae,conv2d_vae", *TRAIN_ONLY, phantoms) == 1
+    assert door("-m", *TRAIN_ONLY, phantoms, "model.depth=2,9") == 1
     assert states(folder) == ["skipped", "failed"]
