@@ -102,12 +102,13 @@ class Growth:
 
         few, many = self.cases[0], self.cases[-1]
         try:
+            # First: what large volumes leave to the allocator would hide a leak.
+            memory = epochs(few, SMALL, 0, self.epochs).memory
             result: dict[str, Any] = {
                 "cases": {str(n): epochs(n, SMALL, 0).seconds for n in self.cases},
                 "roi_sizes": {str(side): epochs(4, side, 0).seconds for side in self.roi_sizes},
                 "workers": {str(n): epochs(many, SMALL, n).seconds for n in self.workers},
             }
-            memory = epochs(few, SMALL, 0, self.epochs).memory
         finally:
             bar.close()
             shutil.rmtree(folder, ignore_errors=True)
