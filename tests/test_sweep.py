@@ -246,11 +246,40 @@ def test_on_error_stop_begins_no_further_job(door: Door, work: list[Any]):
     assert states(folder) == ["skipped", "done", "done"]
 
 
-def test_on_error_is_checked_before_any_job(
-    door: Door, work: list[Any], capfd: pytest.CaptureFixture[str]
-):
-    assert door("-m", "train.kl_beta=1,2", "sweep.on_error=perhaps") == 1
-    assert "sweep.on_error=perhaps: one of continue, stop" in capfd.readouterr().err
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ("train.kl_beta=1,2", "sweep.on_error=perhaps"),
+            ["sweep.on_error=perhaps: one of continue, stop"],
+        ),
+        (
+            ("experiment=sweep_beta_annealing", "train.kl_beta=1,much"),
+            ["3 of 6 jobs cannot be run"],
+        ),
+        (
+            ("model=resnet3d_vae,conv2d_vae",),
+            [
+                "1 of 2 jobs cannot be run",
+                "model=conv2d_vae and dataset=phantom_mri do not fit together",
+            ],
+        ),
+        (
+            ("train.kl_beta=interval(0,1)",),
+            ["vaelab: BasicSweeper does not support sweep type"],
+        ),
+    ],
+    ids=["on_error", "what a recipe varies", "model and data", "what Hydra itself refuses"],
+)
+def test_what_is_wrong_is_told_before_any_job(
+    door: Door, work: list[Any], capfd: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...], words: list[str],
+):  # fmt: skip
+    assert door("-m", *arguments) == 1
+    told = capfd.readouterr().err
+    for word in words:
+        assert word in told
+    assert "Warning" not in told
     assert not work
 
 
@@ -268,24 +297,6 @@ def test_jobs_that_cannot_be_run_are_listed_before_the_first_begins(
     assert "Traceback" not in told
     assert not work
     assert not Path("multirun_sweeps").exists()
-
-
-def test_jobs_that_a_recipe_varies_are_checked_too(
-    door: Door, work: list[Any], capfd: pytest.CaptureFixture[str]
-):
-    assert door("-m", "experiment=sweep_beta_annealing", "train.kl_beta=1,much") == 1
-    assert "3 of 6 jobs cannot be run" in capfd.readouterr().err
-    assert not work
-
-
-def test_a_model_that_does_not_fit_the_data_is_found_before_the_first_job(
-    door: Door, work: list[Any], capfd: pytest.CaptureFixture[str]
-):
-    assert door("-m", "model=resnet3d_vae,conv2d_vae") == 1
-    told = capfd.readouterr().err
-    assert "1 of 2 jobs cannot be run" in told
-    assert "model=conv2d_vae and dataset=phantom_mri do not fit together" in told
-    assert not work
 
 
 def test_a_job_that_was_cut_off_is_resumed(door: Door, work: list[dict[str, Any]]):

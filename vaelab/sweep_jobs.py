@@ -8,6 +8,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -30,10 +31,13 @@ def check_jobs(config: DictConfig, swept: Sequence[str]) -> None:
     """
     if not config.hydra.sweeper["_target_"].endswith(f".{BasicSweeper.__name__}"):
         return
-    jobs = _jobs(config)
+    try:
+        jobs = _jobs(config)
+        reasons = [_refusal(config, overrides) for overrides in jobs]
+    except HydraException:
+        return  # the sweeper composes all jobs next, and tells it in its own words
     wrong = []
-    for overrides in jobs:
-        reason = _refusal(config, overrides)
+    for overrides, reason in zip(jobs, reasons, strict=True):
         if reason:
             varied = [item for item in overrides if item.split("=", 1)[0] in swept]
             wrong.append(f"\n  - {' '.join(varied)}: {reason}")
