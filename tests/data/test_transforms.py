@@ -21,6 +21,7 @@ from monai.transforms import (
     Randomizable,
     RandSpatialCropd,
     ResizeWithPadOrCropd,
+    Spacing,
     Spacingd,
 )
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
@@ -408,6 +409,35 @@ def test_volumes_of_which_one_has_another_spacing_are_all_spaced(tmp_path: Path)
     assert {item[key].dtype for key in ("t1c", "t1n")} == {torch.float32}
     np.testing.assert_array_equal(item["t1c"][0], whole)
     assert item["t1n"].shape == (1, 15, 18, 20)  # from the first voxel to the last: 7·2 + 1
+
+
+def test_volumes_on_one_grid_are_resampled_at_once_to_the_bits_of_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = {key: np.roll(NOISE, i).astype(np.int16) for i, key in enumerate(MODALITIES)}
+    affines = dict.fromkeys([*MODALITIES, "seg"], np.diag([0.8, 1.3, 2.0, 1.0]))
+    affines["t2w"] = np.diag([1.6, 1.3, 1.0, 1.0])
+    record = subject(tmp_path, values | {"seg": LABELS}, affines)
+    load, first, oriented, spaced, *_ = steps()
+    item = oriented(first(load(record)))
+    keys, modes = [*MODALITIES, "seg"], [*["bilinear"] * 4, "nearest"]
+    one_by_one = Spacingd(keys, pixdim=(1.0, 1.0, 1.0), mode=modes)(
+        {key: item[key].contiguous() for key in keys}
+    )
+    sizes = []
+    resample = Spacing.__call__
+
+    def counted(self: Spacing, data_array: torch.Tensor, **how: Any) -> torch.Tensor:
+        if not how.get("lazy"):  # where it is only planned nothing is resampled
+            sizes.append(len(data_array))
+        return resample(self, data_array, **how)
+
+    monkeypatch.setattr(Spacing, "__call__", counted)
+    together = spaced(item)
+    assert sizes == [3, 1, 1]  # three modalities, the one on a grid of its own, the labels
+    for key in keys:
+        assert torch.equal(together[key].as_tensor(), one_by_one[key].as_tensor())
+        assert torch.equal(together[key].affine, one_by_one[key].affine)
 
 
 def test_a_sample_larger_than_the_crop_is_cropped_and_no_other() -> None:

@@ -94,7 +94,8 @@ def _working_type(stored: np.dtype) -> type:
 class SpacedIfNeededd(Spacingd):
     """MONAI's ``Spacingd``, which leaves volumes alone that have the spacing already.
 
-    MONAI does not resample those either, but makes float32 of them.
+    MONAI does not resample those either, but makes float32 of them. Volumes that share a grid are
+    resampled as channels of one: where each voxel comes from is then found once for all.
     """
 
     def __call__(
@@ -105,8 +106,23 @@ class SpacedIfNeededd(Spacingd):
         keys = list(self.key_iterator(result))
         if all(self._is_spaced(result[key]) for key in keys):
             return result
-        # Resampling walks along the last axis.
-        return super().__call__(result | {key: result[key].contiguous() for key in keys}, lazy)
+        for group in self._on_one_grid(result):
+            # Contiguous: resampling walks along the last axis.
+            stacked = torch.cat([result[key].contiguous() for key in group])
+            mode = self.mode[self.keys.index(group[0])]
+            spaced = self.spacing_transform(stacked, mode=mode, lazy=lazy)
+            result |= {key: spaced[i : i + 1] for i, key in enumerate(group)}
+        return result
+
+    def _on_one_grid(self, data: Mapping[Hashable, torch.Tensor]) -> list[list[Hashable]]:
+        """Keys whose volumes have the same shape, affine and mode of interpolation."""
+        groups: dict[Any, list[Hashable]] = {}
+        for key, mode in self.key_iterator(data, self.mode):
+            volume = data[key]
+            assert isinstance(volume, MetaTensor)
+            grid = tuple(volume.shape), tuple(volume.affine.flatten().tolist()), mode
+            groups.setdefault(grid, []).append(key)
+        return list(groups.values())
 
     def _is_spaced(self, volume: torch.Tensor) -> bool:
         assert isinstance(volume, MetaTensor)
