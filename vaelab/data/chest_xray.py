@@ -238,6 +238,11 @@ class ChestXrayDataModule(SplitDataModule):
         ]
         return leaks + seen + super().compare(records, contents)
 
+    def forget(self) -> None:
+        """Hold no image any more."""
+        super().forget()
+        self._decoded = {}
+
     def split(self, records: list[Record]) -> dict[str, list[Record]]:
         """Split as ``split_chest_xray`` does."""
         splits = split_chest_xray(records, self.val_split, self.seed, self.test_per_class)

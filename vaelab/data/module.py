@@ -6,11 +6,12 @@ split. All else, phantoms included, is here.
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import lightning as L
 import numpy as np
@@ -32,6 +33,8 @@ from vaelab.data.index import (
 from vaelab.errors import UserError
 
 log = logging.getLogger(__name__)
+
+Module = TypeVar("Module", bound="SplitDataModule")
 
 
 class Phantoms(Protocol):
@@ -202,6 +205,23 @@ class SplitDataModule(L.LightningDataModule):
         self.splits = splits
         sizes = ", ".join(f"{len(part)} {name}" for name, part in self.splits.items())
         log.info("data: %s (%s)", sizes, root)
+
+    def limited(self: Module, cases: int, cache_dir: str | Path) -> Module:
+        """A copy, once set up, that has read nothing.
+
+        Args:
+            cases: at most so many samples of each split.
+            cache_dir: folder of its preprocessed samples.
+        """
+        fresh = copy.copy(self)
+        fresh.splits = {name: records[:cases] for name, records in self.splits.items()}
+        fresh.cache_dir = str(cache_dir)
+        fresh.forget()
+        return fresh
+
+    def forget(self) -> None:
+        """Hold no sample any more, as before the first was read."""
+        self._preprocessed = set()
 
     def prepare_data(self) -> None:
         """Preprocess what training needs, before the first epoch.

@@ -17,6 +17,7 @@ from vaelab.report.canvas import (
     MUTED,
     ORANGE,
     new_figure,
+    number,
     place,
     printable,
     write,
@@ -60,12 +61,13 @@ def benchmark_figure(result: Mapping[str, Any]) -> Figure:
         if name in data
     ]
     _bars(place(figure, 1.25, top, 2.6, 3 * ROW), "From raw files, cases/s", speeds)
-    reads = result["data"]["cache"]["gigabytes_per_second"]
-    speeds = [
-        ("cache", {"median": reads["cache"], "sd": 0.0}, BLUE),
-        ("plain read", {"median": reads["plain"], "sd": 0.0}, MUTED),
-    ]
-    _bars(place(figure, 5.7, top, 2.6, 2 * ROW), "From the cache, GB/s", speeds)
+    if "cache" in result["data"]:
+        reads = result["data"]["cache"]["gigabytes_per_second"]
+        speeds = [
+            ("cache", {"median": reads["cache"], "sd": 0.0}, BLUE),
+            ("plain read", {"median": reads["plain"], "sd": 0.0}, MUTED),
+        ]
+        _bars(place(figure, 5.7, top, 2.6, 2 * ROW), "From the cache, GB/s", speeds)
     _parts(place(figure, 1.25, top + 3 * ROW + 0.75, 7.05, 0.28), result["epoch"])
     return figure
 
@@ -75,7 +77,7 @@ def _bars(axes: Axes, title: str, rows: Sequence[tuple[str, Mapping[str, float],
     for place_, (name, value, color) in enumerate(rows):
         axes.barh(place_, value["median"], 0.68, color=color, xerr=value["sd"] or None, ecolor=INK)
         end = value["median"] + value["sd"] + 0.015 * longest
-        axes.text(end, place_, f"{value['median']:.3g}", va="center", fontsize=8, color=INK)
+        axes.text(end, place_, number(value["median"], ".3g"), va="center", fontsize=8, color=INK)
         axes.text(
             -0.015 * longest, place_, printable(name, 40), ha="right", va="center", fontsize=8,
             color=INK, parse_math=False,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from vaelab.report.canvas import number
+
 Result = Mapping[str, Any]
 
 
@@ -74,10 +76,11 @@ def _ratios(result: Result) -> Iterator[Sequence[str]]:
         "preprocessing : bare reading and unpacking of the files",
         f"{preprocessing['over_reading']:.3g}",
     )
-    yield (
-        "cache reads, share of a plain read's speed",
-        _pm(result["data"]["cache"]["share_of_plain_read"]),
-    )
+    if "cache" in result["data"]:
+        yield (
+            "cache reads, share of a plain read's speed",
+            _pm(result["data"]["cache"]["share_of_plain_read"]),
+        )
     start_up = result["start_up"]
     yield "`--help` : `import hydra`", _pm(start_up["help_over_hydra"])
     yield "all imports of training : `import hydra`", _pm(start_up["full_over_hydra"])
@@ -123,14 +126,15 @@ def _absolute(result: Result) -> Iterator[Sequence[str]]:
     yield "set-up until after the first step", f"{epoch['seconds_to_first_step']:.3g} s"
     data = result["data"]
     for name, speed in data["preprocessing"]["cases_per_second"].items():
-        yield f"raw files, {name.replace('_', ' ')}", f"{speed:.3g} cases/s"
-    for name, speed in data["cache"]["gigabytes_per_second"].items():
-        yield f"cache entries, {name} read", f"{speed:.3g} GB/s"
-    yield "cache entry", f"{data['cache']['bytes_per_case'] / 1e6:.3g} MB"
+        yield f"raw files, {name.replace('_', ' ')}", f"{number(speed, '.3g')} cases/s"
+    if "cache" in data:
+        for name, speed in data["cache"]["gigabytes_per_second"].items():
+            yield f"cache entries, {name} read", f"{speed:.3g} GB/s"
+        yield "cache entry", f"{data['cache']['bytes_per_case'] / 1e6:.3g} MB"
     loader = data["loader"]
     yield (
         f"loader, batch {loader['batch_size']}, {loader['num_workers']} workers",
-        f"{loader['samples_per_second']:.4g} samples/s",
+        f"{number(loader['samples_per_second'])} samples/s",
     )
     for name, seconds in result["lightning"]["seconds"].items():
         yield f"step, {name} ({result['lightning']['variant']})", f"{_pm(seconds)} s"

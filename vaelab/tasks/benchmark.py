@@ -36,7 +36,7 @@ from vaelab.training.hardware import Hardware
 from vaelab.training.history import CSVHistory
 from vaelab.training.module import VAELitModule
 from vaelab.training.overhead import EpochProfiler, lightning_overhead
-from vaelab.training.throughput import data_throughput, limited
+from vaelab.training.throughput import data_throughput
 from vaelab.training.timing import Timing, matmul_peak, time_in_turn
 from vaelab.training.variants import PRECISIONS, Step, Variant, flops, peak_memory
 
@@ -61,7 +61,7 @@ class Benchmark:
         rounds: how often everything is measured.
         seconds: a measurement of a step repeats it until it takes about as long.
         batch_size: of the steps; None takes ``dataset.batch_size``.
-        cases: samples for everything that reads data.
+        cases: samples for everything that reads data; None takes four batches.
         epochs: of the short real training whose parts are timed, at least 2.
         peer_channels: of MONAI's VarAutoEncoder; None compares with none.
         memory: measure peak memory, in a process for each variant.
@@ -76,15 +76,17 @@ class Benchmark:
         rounds: int = 5,
         seconds: float = 1.0,
         batch_size: int | None = None,
-        cases: int = 8,
+        cases: int | None = None,
         epochs: int = 3,
         peer_channels: Sequence[int] | None = (32, 64, 128, 256),
         memory: bool = True,
     ) -> None:
-        least = {"rounds": (rounds, 1), "cases": (cases, 1), "epochs": (epochs, 2)}
-        least |= {} if batch_size is None else {"batch_size": (batch_size, 1)}
+        least = {
+            "rounds": (rounds, 1), "cases": (cases, 1), "epochs": (epochs, 2),
+            "batch_size": (batch_size, 1),
+        }  # fmt: skip
         for key, (value, smallest) in least.items():
-            if value < smallest:
+            if value is not None and value < smallest:
                 raise UserError(f"task.{key}={value}: at least {smallest} is needed")
         if not seconds >= 0:
             raise UserError(f"task.seconds={seconds}: cannot be negative; try 1.0")
@@ -110,14 +112,15 @@ class Benchmark:
         data.setup("fit")
         scratch = experiment.run_dir / "benchmark"
         x = self._batch(experiment, scratch)
+        cases = self.cases or 4 * data.batch_size
         parts: dict[str, Callable[[], dict[str, Any]]] = {
             "start_up": self._start_up,
             "data": lambda: data_throughput(
-                data, self.cases, min(self.rounds, 3), scratch, experiment.logging.progress_bar
+                data, cases, min(self.rounds, 3), scratch, experiment.logging.progress_bar
             ),
             "steps": lambda: self._steps(experiment, x),
             "lightning": lambda: self._lightning(experiment, x, scratch),
-            "epoch": lambda: self._epoch(experiment, scratch),
+            "epoch": lambda: self._epoch(experiment, cases, scratch),
         }
         result: dict[str, Any] = {"machine": machine(experiment.hardware.device)}
         result["batch"] = list(x.shape)
@@ -141,7 +144,7 @@ class Benchmark:
     def _batch(self, experiment: Experiment, folder: Path) -> Tensor:
         """A batch of real samples, the first ones again where there are too few."""
         size = self.batch_size or experiment.data.batch_size
-        dataset: Any = limited(experiment.data, size, folder / "batch").dataset("train")
+        dataset: Any = experiment.data.limited(size, folder / "batch").dataset("train")
         return torch.stack([dataset[i % len(dataset)]["image"] for i in range(size)])
 
     def _start_up(self) -> dict[str, Any]:
@@ -242,7 +245,7 @@ class Benchmark:
         hardware, lr = experiment.hardware, experiment.train.lr
         step = Step(experiment.model, x, variant_of(hardware), hardware.device, lr)
         seconds = time_in_turn({"": step.train}, 1, device=hardware.device)[""].median
-        module = VAELitModule(experiment.model, Constant(1.0), lr, hardware.channels_last)
+        module = VAELitModule(experiment.model, Constant(1.0), lr, hardware.is_channels_last)
         callbacks: list[Callback] = [SeedEachBatch(experiment.train.seed)]
         if experiment.logging.progress_bar:
             callbacks.append(TQDMProgressBar(leave=False))
@@ -258,10 +261,10 @@ class Benchmark:
             "seconds": {name: timing.summary() for name, timing in times.items()},
         }
 
-    def _epoch(self, experiment: Experiment, folder: Path) -> dict[str, Any]:
+    def _epoch(self, experiment: Experiment, cases: int, folder: Path) -> dict[str, Any]:
         """A short real training with all its parts, on a few cases."""
         profiler = EpochProfiler(experiment.hardware.device)
-        data = limited(experiment.data, self.cases, folder / "cache")
+        data = experiment.data.limited(cases, folder / "cache")
         short = replace(
             experiment,
             run_dir=folder,
@@ -304,7 +307,7 @@ def variant_of(hardware: Hardware) -> Variant:
     precision = names[hardware.precision]
     if (precision, kind) == ("fp16", "cpu"):
         precision = "fp32"
-    return Variant(f"{precision}+channels_last" if hardware.channels_last else precision)
+    return Variant(f"{precision}+channels_last" if hardware.is_channels_last else precision)
 
 
 def machine(device: torch.device) -> dict[str, Any]:

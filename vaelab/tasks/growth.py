@@ -30,7 +30,6 @@ from vaelab.report.growth_figures import growth_figure
 from vaelab.tasks.experiment import Experiment
 from vaelab.training.history import CSVHistory
 from vaelab.training.module import VAELitModule
-from vaelab.training.throughput import limited
 from vaelab.training.variants import high_water_mark
 
 log = logging.getLogger(__name__)
@@ -146,14 +145,15 @@ class Growth:
         workers: int,
         epochs: int,
     ) -> _Watch:
-        fresh = limited(data, cases, folder / f"cache_{side}")
-        assert isinstance(fresh, BraTSDataModule)
-        fresh.settings |= {"roi_size": [side] * 3, "spacing": [FIELD_OF_VIEW / side] * 3}
+        fresh = data.limited(cases, folder / f"cache_{side}")
+        size = {"roi_size": [side] * 3, "spacing": [FIELD_OF_VIEW / side] * 3}
+        fresh.settings = fresh.settings | size
         fresh.num_workers = workers
         fresh.batch_size = min(fresh.batch_size, cases)
         model = ResNet3dVAE(
             len(fresh.channel_names), self.base_filters, z_dim=16, roi_size=[side] * 3
         )
+        module = VAELitModule(model, Constant(1.0), 1e-4, experiment.hardware.is_channels_last)
         watch = _Watch()
         L.Trainer(
             **experiment.hardware.trainer_kwargs(),
@@ -166,7 +166,7 @@ class Growth:
             enable_progress_bar=False,
             log_every_n_steps=1,
             limit_val_batches=0,
-        ).fit(VAELitModule(model, Constant(1.0), 1e-4), fresh)
+        ).fit(module, fresh)
         return watch
 
 
