@@ -13,6 +13,8 @@ import pytest
 from PIL import Image
 
 from vaelab.errors import UserError
+from vaelab.report.benchmark_figures import benchmark_figure
+from vaelab.report.benchmark_text import benchmark_markdown
 from vaelab.tasks.benchmark import Benchmark, variant_of
 from vaelab.training.hardware import Hardware
 
@@ -102,6 +104,11 @@ def test_all_that_is_promised_is_measured_and_written(
     left = {path.name for path in run.iterdir()}
     assert not left & {"benchmark", "checkpoints", "cache", "logs"}  # what it trained is gone
 
+    panels = len(benchmark_figure(result).axes)
+    del result["data"]["cache"]  # as with dataset.cache_rate=0
+    assert "cache" not in benchmark_markdown(result)
+    assert len(benchmark_figure(result).axes) == panels - 1
+
 
 @pytest.mark.parametrize(
     ("key", "value"),
@@ -120,10 +127,10 @@ def test_at_least_one_variant_is_needed():
 @pytest.mark.parametrize(
     ("hardware", "expected"),
     [
-        (Hardware("cpu"), "fp32"),
-        (Hardware("cpu", precision="bf16-mixed"), "bf16"),
-        (Hardware("cpu", precision="16-mixed"), "fp32"),  # as the trainer does
-        (Hardware("cpu", channels_last=True), "fp32+channels_last"),
+        (Hardware("cpu"), "fp32+channels_last"),
+        (Hardware("cpu", channels_last=False), "fp32"),
+        (Hardware("cpu", precision="bf16-mixed"), "bf16+channels_last"),
+        (Hardware("cpu", precision="16-mixed"), "fp32+channels_last"),  # as the trainer does
     ],
 )
 def test_the_bare_loop_computes_as_the_trainer_does(hardware: Hardware, expected: str):

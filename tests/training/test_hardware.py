@@ -82,6 +82,28 @@ def test_several_devices_and_ddp_are_for_cuda_only(
     assert (kwargs["devices"], kwargs["strategy"]) == (1, "auto")
 
 
+@pytest.mark.parametrize(
+    ("asked", "kind", "expected"),
+    [
+        ("auto", "cpu", True),
+        ("auto", "cuda", False),
+        ("auto", "mps", False),  # where it was silently wrong
+        (True, "cuda", True),
+        (False, "cpu", False),
+    ],
+)
+def test_channels_last_is_left_to_the_cpu_unless_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, asked: bool | str, kind: str, expected: bool
+) -> None:
+    pretend(monkeypatch, cuda=kind == "cuda", mps=kind == "mps")
+    assert Hardware(channels_last=asked).is_channels_last is expected
+
+
+def test_a_layout_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(UserError, match=r"hardware\.channels_last=maybe: one of auto, true, false"):
+        Hardware(channels_last="maybe")
+
+
 # --- falling back
 
 

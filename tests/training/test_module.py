@@ -9,6 +9,7 @@ its reconstruction is 0. A sample of 16 pixels of value v then costs
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -210,11 +211,14 @@ def test_a_run_that_goes_on_for_longer_does_not_raise_its_rate_to_the_start_agai
     assert went_on[1:] == pytest.approx(whole[5:])
 
 
+CONVOLUTIONS = (nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
 @pytest.mark.parametrize(
     ("model", "shape", "layout"),
     [
         (ResNet3dVAE(2, 4, 3, 2, (8, 8, 8)), (2, 8, 8, 8), torch.channels_last_3d),
-        (Conv2dVAE(2, 4, 3, (16, 16)), (2, 16, 16), torch.channels_last),
+        (Conv2dVAE(2, 4, 3, (32, 32)), (2, 32, 32), torch.channels_last),
     ],
     ids=["3D", "2D"],
 )
@@ -223,20 +227,25 @@ def test_channels_last_changes_the_layout_and_not_the_loss(
 ) -> None:
     draw = torch.Generator().manual_seed(0)
     data = [{"image": torch.rand(*shape, generator=draw), "id": str(n)} for n in range(3)]
-    layouts: list[bool] = []
-    hook = model.register_forward_pre_hook(
-        lambda _model, inputs: layouts.append(inputs[0].is_contiguous(memory_format=layout))
-    )
-    results = [
-        quiet_trainer().validate(
-            VAELitModule(model, Constant(1.0), TINY, channels_last=channels_last),
+    layouts: dict[bool, set[bool]] = {False: set(), True: set()}
+    results = []
+    for channels_last in (False, True):
+        fresh = copy.deepcopy(model)
+        for part in fresh.modules():
+            # Weights of a single voxel are in both layouts at once.
+            if isinstance(part, CONVOLUTIONS) and max(part.kernel_size) > 1:
+                part.register_forward_hook(
+                    lambda part, _, out, way=channels_last: layouts[way].update(
+                        each.is_contiguous(memory_format=layout) for each in (out, part.weight)
+                    )
+                )
+        results += quiet_trainer().validate(
+            VAELitModule(fresh, Constant(1.0), TINY, channels_last=channels_last),
             DataLoader(data, batch_size=3),  # type: ignore[arg-type]  # a list is a data set
             verbose=False,
-        )[0]
-        for channels_last in (False, True)
-    ]
-    hook.remove()
-    assert layouts == [False, True]
+        )
+    # Throughout: the decoder too, which begins at a vector.
+    assert layouts == {False: {False}, True: {True}}
     assert results[1] == pytest.approx(results[0], rel=1e-4)
 
 

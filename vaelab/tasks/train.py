@@ -81,7 +81,7 @@ def _fit(experiment: Experiment, preemption: Preemption) -> float:
         experiment.model,
         experiment.annealing,
         settings.lr,
-        experiment.hardware.channels_last,
+        experiment.hardware.is_channels_last,
         experiment.data.augment,
         settings.lr_final,
     )

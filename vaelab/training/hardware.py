@@ -29,7 +29,7 @@ class Hardware:
         devices: how many, or "auto" for all.
         precision: "32-true", "16-mixed" or "bf16-mixed".
         strategy: Lightning's name, such as "auto" or "ddp".
-        channels_last: keep volumes channels-last in memory.
+        channels_last: keep images and weights channels-last in memory; "auto" does so on the CPU.
         grad_scale: initial scale of the gradients under 16-mixed. Gradients of a *sum* over
             millions of voxels overflow float16 at PyTorch's 65536 for many steps, and even at 1.
         growth_interval: steps without an overflow after which the scale is doubled.
@@ -44,7 +44,7 @@ class Hardware:
     devices: int | str = 1
     precision: str = "32-true"
     strategy: str = "auto"
-    channels_last: bool = False
+    channels_last: bool | str = "auto"
     grad_scale: float = 2.0**-8
     growth_interval: int = 2000
     parity_check: bool | str = "auto"
@@ -62,8 +62,10 @@ class Hardware:
             raise UserError(
                 f"hardware.growth_interval={self.growth_interval}: at least 1 is needed; try 2000"
             )
-        if self.parity_check not in (True, False, "auto"):
-            raise UserError(f"hardware.parity_check={self.parity_check}: one of auto, true, false")
+        for key in ("channels_last", "parity_check"):
+            value = getattr(self, key)
+            if value not in (True, False, "auto"):
+                raise UserError(f"hardware.{key}={value}: one of auto, true, false")
 
     @property
     def device(self) -> torch.device:
@@ -80,6 +82,13 @@ class Hardware:
         if self.accelerator == "auto":
             return next(name for name, there in available.items() if there)
         return self.accelerator if available[self.accelerator] else "cpu"
+
+    @property
+    def is_channels_last(self) -> bool:
+        """Whether images and weights are kept channels-last."""
+        if self.channels_last == "auto":
+            return self.resolve() == "cpu"
+        return bool(self.channels_last)
 
     def callbacks(self) -> list[Callback]:
         """What a trainer on this hardware needs beside its own callbacks."""

@@ -15,6 +15,7 @@ from vaelab.errors import UserError
 from vaelab.models.vae import VAE, VAEOutput
 from vaelab.objective.annealing import Annealing
 from vaelab.objective.elbo import compute_elbo
+from vaelab.training.layout import CHANNELS_LAST, to_channels_last
 
 MONITORS = ("val/neg_elbo", "val/loss", "val/recon", "val/kl", "val/recon_per_voxel")
 """Logged metrics of which the smallest is the best, for ``train.monitor``."""
@@ -59,6 +60,8 @@ class VAELitModule(L.LightningModule):
         self.channels_last = channels_last
         self.augment = augment
         self.lr_final = lr_final
+        if channels_last:
+            to_channels_last(model)
 
     def forward(self, x: Tensor) -> VAEOutput:
         """Reconstruct a batch; see ``VAE.forward``."""
@@ -80,8 +83,7 @@ class VAELitModule(L.LightningModule):
         if stage == "train" and self.augment is not None:
             x = self.augment(x)
         if self.channels_last:
-            layout = torch.channels_last_3d if x.dim() == 5 else torch.channels_last
-            x = x.to(memory_format=layout)  # the weights follow within each convolution
+            x = x.to(memory_format=CHANNELS_LAST[x.dim()])
         beta = self.annealing(self.current_epoch)
         output: VAEOutput = self(x)
         sums = compute_elbo(x, output.x_hat, output.mu, output.logvar, beta)

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from vaelab.errors import UserError
 from vaelab.models.vae import VAE, VAEOutput
 from vaelab.objective.elbo import compute_elbo
+from vaelab.training.layout import CHANNELS_LAST, to_channels_last
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class Variant:
         """Of a batch with this many dimensions, and of the weights that it meets."""
         if "channels_last" not in self.options:
             return torch.contiguous_format
-        return torch.channels_last_3d if dimensions == 5 else torch.channels_last
+        return CHANNELS_LAST[dimensions]
 
     def why_not(self, model: nn.Module, device: torch.device) -> str | None:
         """The reason why ``model`` on ``device`` cannot be computed so; None if it can."""
@@ -87,13 +88,12 @@ class Step:
     def __init__(
         self, model: VAE, x: Tensor, variant: Variant, device: torch.device, lr: float = 1e-4
     ) -> None:
-        layout: Any = variant.layout(x.dim())
         self.variant = variant
         self.device = device
         self.load(x)
         self.model = copy.deepcopy(model).to(device).train()
         if "channels_last" in variant.options:
-            self.model = self.model.to(memory_format=layout)
+            to_channels_last(self.model)
         for module in _checkpointed(self.model):
             module.checkpointing = "checkpointing" in variant.options
         self.network: Any = self.model

@@ -1,0 +1,20 @@
+"""Channels-last: how images and weights lie in memory where convolutions are faster for it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+"""Dimensions of a tensor → its channels-last layout."""
+
+
+def to_channels_last(model: nn.Module) -> None:
+    """Lay out the weights of all convolutions channels-last, in place; values stay as they are.
+
+    The images alone would not do: a decoder begins at a vector, whose features take the layout of
+    the weights that they meet.
+    """
+    for weight in model.parameters():
+        if weight.dim() in CHANNELS_LAST:
+            weight.data = weight.data.to(memory_format=CHANNELS_LAST[weight.dim()])
