@@ -14,7 +14,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from vaelab.data.brats import BraTSDataModule, check_grids, scan_brats
+from vaelab.data.brats import BraTSDataModule
+from vaelab.data.brats_grids import check_grids
+from vaelab.data.brats_index import scan_brats
 from vaelab.data.transforms import preprocessing, val_pipeline
 from vaelab.errors import UserError
 

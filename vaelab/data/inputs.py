@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vaelab.data.brats import sound_preprocessing
+from vaelab.data.brats_grids import sound_preprocessing
 from vaelab.data.grey_image import LoadGreyImage
 from vaelab.data.image_checks import MAX_PIXELS, decode_grey
 from vaelab.data.index import ENCODING, walk_files
