@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from vaelab.report.benchmark_text import READS
 from vaelab.report.canvas import (
     BLUE,
     GREEN,
@@ -64,10 +65,10 @@ def benchmark_figure(result: Mapping[str, Any]) -> Figure:
     if "cache" in result["data"]:
         reads = result["data"]["cache"]["gigabytes_per_second"]
         speeds = [
-            ("cache", {"median": reads["cache"], "sd": 0.0}, BLUE),
-            ("plain read", {"median": reads["plain"], "sd": 0.0}, MUTED),
+            (READS[name], {"median": reads[name], "sd": 0.0}, MUTED if name == "plain" else BLUE)
+            for name in reads
         ]
-        _bars(place(figure, 5.7, top, 2.6, 2 * ROW), "From the cache, GB/s", speeds)
+        _bars(place(figure, 6.0, top, 2.3, len(speeds) * ROW), "Samples, GB/s", speeds)
     _parts(place(figure, 1.25, top + 3 * ROW + 0.75, 7.05, 0.28), result["epoch"])
     return figure
 

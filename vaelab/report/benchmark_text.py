@@ -9,6 +9,8 @@ from vaelab.report.canvas import number
 
 Result = Mapping[str, Any]
 
+READS = {"plain": "plain read", "epoch": "read of an epoch", "first": "first read of the cache"}
+
 
 def benchmark_markdown(result: Result) -> str:
     """What ``task=benchmark`` found, as tables.
@@ -78,7 +80,7 @@ def _ratios(result: Result) -> Iterator[Sequence[str]]:
     )
     if "cache" in result["data"]:
         yield (
-            "cache reads, share of a plain read's speed",
+            "reads of an epoch, share of the speed of a plain read of the cache",
             _pm(result["data"]["cache"]["share_of_plain_read"]),
         )
     start_up = result["start_up"]
@@ -129,7 +131,7 @@ def _absolute(result: Result) -> Iterator[Sequence[str]]:
         yield f"raw files, {name.replace('_', ' ')}", f"{number(speed, '.3g')} cases/s"
     if "cache" in data:
         for name, speed in data["cache"]["gigabytes_per_second"].items():
-            yield f"cache entries, {name} read", f"{speed:.3g} GB/s"
+            yield f"samples, {READS[name]}", f"{speed:.3g} GB/s"
         yield "cache entry", f"{data['cache']['bytes_per_case'] / 1e6:.3g} MB"
     loader = data["loader"]
     yield (
