@@ -75,6 +75,8 @@ def test_probes_of_any_size_stay_on_the_page(value: float) -> None:
     figure = probe_figure(probes(value))
     assert "head_size" in texts(figure)
     assert inside(figure)
+    markers = {line.get_marker() for line in figure.axes[0].lines if len(line.get_xdata()) == 1}
+    assert markers == ({"<"} if value < -0.5 else {"o"})  # an arrow to what lies beyond the axis
 
 
 def test_every_measure_has_its_verdict_beside_it() -> None:

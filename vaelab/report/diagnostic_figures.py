@@ -27,7 +27,7 @@ from vaelab.report.canvas import (
 
 ROW = 0.46  # inches
 COLORS: Final = {"stable": GREEN, "not stable": ORANGE, "undecided": MUTED}
-LOWEST = -0.5  # an R² far below zero only says that there is none
+LOWEST = -0.5  # an R² far below zero only says that there is none; an arrow stands for less
 
 
 def decomposition_figure(parts: Mapping[str, float]) -> Figure:
@@ -85,7 +85,9 @@ def probe_figure(probes: Mapping[str, Any]) -> Figure:
         for row, factor in enumerate(found.values()):
             low, value, high = (max(factor[kind][k], LOWEST) for k in ("low", "value", "high"))
             axes.plot([low, high], [row + offset] * 2, color=color, linewidth=2.2, alpha=0.55)
-            axes.plot(value, row + offset, "o", color=color, markersize=6)
+            axes.plot(
+                value, row + offset, _marker(factor[kind]["value"]), color=color, markersize=6
+            )
         axes.plot([], [], "o-", color=color, label=label, markersize=6)
     _legend(axes)
     axes.set_xlim(LOWEST - 0.03, 1.03)
@@ -125,7 +127,7 @@ def stability_figure(rows: Sequence[StabilityRow], title: str, subtitle: str) ->
             [place_] * len(row.each),
             "|", color=color, markersize=9, markeredgewidth=1.1,
         )  # fmt: skip
-        axes.plot(shown[1], place_, "o", color=color, markersize=7, zorder=3)
+        axes.plot(shown[1], place_, _marker(row.value), color=color, markersize=7, zorder=3)
         for at, style in ((row.threshold, "-"), (row.chance, (0, (1, 1)))):
             axes.plot([at, at], [place_ - 0.36, place_ + 0.36], color=INK, ls=style, lw=1.3)
         axes.text(
@@ -141,6 +143,11 @@ def stability_figure(rows: Sequence[StabilityRow], title: str, subtitle: str) ->
     axes.set_xlim(max(lowest, LOWEST) - 0.04, 1.03)
     axes.set_xlabel("1: the same space, or the same place", fontsize=8.5, color=INK, **TEXT)
     return figure
+
+
+def _marker(value: float) -> str:
+    """A point, or an arrow to where it would be, beyond the axis."""
+    return "<" if value < LOWEST else "o"
 
 
 def _rows(
