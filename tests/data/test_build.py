@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import threading
+import time
 from collections import namedtuple
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from vaelab.data import build
 from vaelab.data.brats import BraTSDataModule
-from vaelab.data.build import check_room, fill_cache, find_missing
+from vaelab.data.build import check_room, fill_cache, find_missing, map_blocks, thread_pool
 from vaelab.data.cache import cached_dataset
 from vaelab.data.chest_xray import ChestXrayDataModule
 from vaelab.data.entry import read_entry
@@ -54,6 +55,32 @@ def dataset(folder: Path, load: Load, rate: float = 1.0, values: int = 4) -> Any
 
 def entries(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("count", [0, 1, 32, 100])
+def test_items_are_handed_to_threads_in_blocks_and_come_back_in_order(
+    monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    with thread_pool() as pool:
+        handed: list[Any] = []
+        submit = pool.submit
+        monkeypatch.setattr(pool, "submit", lambda *a: (handed.append(a), submit(*a))[1])
+        assert list(map_blocks(pool, str, range(count))) == [str(n) for n in range(count)]
+    assert len(handed) == -(-count // 32)
+
+
+def test_no_block_begins_after_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def fail(number: int) -> None:
+        seen.append(number)
+        time.sleep(0.01)  # the others are called off meanwhile
+        raise ValueError
+
+    monkeypatch.setattr(build, "MAX_THREADS", 1)
+    with pytest.raises(ValueError), thread_pool() as pool:
+        list(map_blocks(pool, fail, range(10_000)))
+    assert len(seen) < 100  # of the 313 blocks, each of which ends at its first item
 
 
 def fill(*datasets: Any) -> None:

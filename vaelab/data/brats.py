@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from vaelab.data.brats_index import (
     nothing_found,
     scan_brats,
 )
-from vaelab.data.build import available_cores
+from vaelab.data.build import thread_pool
 from vaelab.data.cache import cached_dataset
 from vaelab.data.findings import Examination, Finding, Severity, errors
 from vaelab.data.index import Record, check_root, enumerate_names
@@ -154,7 +153,7 @@ class BraTSDataModule(SplitDataModule):
         parts = (self.splits[name] for name in ("train", "val"))
         records = [r for part in parts for r in part[round(self.cache_rate * len(part)) :]]
         problems: list[Finding] = []
-        with ThreadPoolExecutor(available_cores()) as pool:
+        with thread_pool() as pool:
             for one in tqdm(
                 pool.map(self.examine, records), "examining", len(records), unit="subject",
                 leave=False, disable=not self.progress_bar,

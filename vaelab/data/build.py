@@ -6,11 +6,11 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch.utils.data import ConcatDataset, Dataset
@@ -22,7 +22,11 @@ from vaelab.errors import UserError
 
 log = logging.getLogger(__name__)
 
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
 MAX_THREADS = 8  # each holds a subject at full size, a few hundred MB
+BLOCK = 32  # items handed to a thread at once
 ABANDONED = 3600.0  # seconds after which a partial file has no writer any more
 
 
@@ -48,7 +52,7 @@ def fill_cache(datasets: Iterable[Dataset[Any]], progress_bar: bool = True) -> N
         return
     check_room(missing)
     failures: list[str] = []
-    with _one_thread_each(), ThreadPoolExecutor(min(available_cores(), MAX_THREADS)) as pool:
+    with _one_thread_each(), thread_pool() as pool:
         jobs = {pool.submit(one.dataset.make, one.item, one.path): one for one in missing}
         try:
             for job in tqdm(
@@ -69,11 +73,11 @@ def fill_cache(datasets: Iterable[Dataset[Any]], progress_bar: bool = True) -> N
 def find_missing(datasets: Iterable[Dataset[Any]]) -> list[Missing]:
     """The records whose entry is not there, each once; whether one is sound shows on reading."""
     found: dict[Path, Missing] = {}
-    with ThreadPoolExecutor(min(available_cores(), MAX_THREADS)) as pool:
+    with thread_pool() as pool:
         for part in (part for dataset in datasets for part in _cached_parts(dataset)):
             present = {path.name for path in part.folder.glob("*.safetensors")}
             # The name of an entry takes reading its files, where they are not known yet.
-            for item, path in zip(part.data, pool.map(part.entry, part.data), strict=True):
+            for item, path in zip(part.data, map_blocks(pool, part.entry, part.data), strict=True):
                 if path.name not in present:
                     found[path] = Missing(part, item, path)
     return list(found.values())
@@ -102,6 +106,20 @@ def check_room(missing: Sequence[Missing]) -> None:
         "preprocessing %d samples, %s, into %s (%s free)",
         *(len(missing), _shown(needed), folder, _shown(free)),
     )
+
+
+def thread_pool() -> ThreadPoolExecutor:
+    """A thread for each core; decoding lets go of the interpreter's lock."""
+    return ThreadPoolExecutor(min(available_cores(), MAX_THREADS))
+
+
+def map_blocks(
+    pool: ThreadPoolExecutor, call: Callable[[Item], Result], items: Sequence[Item]
+) -> Iterator[Result]:
+    """``pool.map`` for calls that may take less than handing them over: several at once."""
+    blocks = [items[start : start + BLOCK] for start in range(0, len(items), BLOCK)]
+    for results in pool.map(lambda block: [call(item) for item in block], blocks):
+        yield from results
 
 
 def available_cores() -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from vaelab.data.build import MAX_THREADS, available_cores, check_room, find_missing
+from vaelab.data.build import check_room, find_missing, map_blocks, thread_pool
 from vaelab.data.cache import cached_dataset
 from vaelab.data.findings import Examination, Finding
 from vaelab.data.grey_image import LoadGreyImage
@@ -42,7 +41,6 @@ from vaelab.data.xray_leaks import check_no_sick, drop_seen_in_test, seen_in_tes
 from vaelab.errors import UserError
 
 TEST_SPLITS = ("test", "test_full")  # the only ones with sick images
-BLOCK = 32  # images handed to a thread at once: one from the cache takes less than handing it over
 
 
 def split_chest_xray(
@@ -290,18 +288,16 @@ class ChestXrayDataModule(SplitDataModule):
         check_room(find_missing([cached]))
         samples: list[dict[str, Any]] = []
         unreadable: list[str] = []
-        indices = range(len(records))
-        blocks = [indices[start : start + BLOCK] for start in indices[::BLOCK]]
-        bar = tqdm(
-            total=len(records), desc=f"reading {split} images", unit="image", leave=False,
-            disable=not self.progress_bar,
-        )  # fmt: skip
-        # Decoding lets go of the interpreter's lock.
-        with bar, ThreadPoolExecutor(min(available_cores(), MAX_THREADS)) as pool:
-            for block in pool.map(partial(_read_block, cached), blocks):
-                samples += [one for one in block if not isinstance(one, str)]
-                unreadable += [one for one in block if isinstance(one, str)]
-                bar.update(len(block))
+        with thread_pool() as pool:
+            for one in tqdm(
+                map_blocks(pool, partial(_read, cached), range(len(records))),
+                f"reading {split} images", len(records), unit="image", leave=False,
+                disable=not self.progress_bar,
+            ):  # fmt: skip
+                if isinstance(one, str):
+                    unreadable.append(one)
+                else:
+                    samples.append(one)
         if unreadable:
             raise UnreadableImagesError(unreadable)
         images = torch.stack([sample["image"] for sample in samples])
@@ -332,14 +328,12 @@ class ChestXrayDataModule(SplitDataModule):
         return {identifier: str(path) for identifier, path in paths.items()}
 
 
-def _read_block(images: Dataset[Any], indices: Sequence[int]) -> list[dict[str, Any] | str]:
-    """Samples, and what is wrong with those that cannot be read."""
-    block: list[dict[str, Any] | str] = []
-    for index in indices:
-        try:
-            block.append(images[index])
-        except RuntimeError as error:  # MONAI's Compose wraps what a transform raises
-            if not isinstance(error.__cause__, UserError):
-                raise
-            block.append(str(error.__cause__))
-    return block
+def _read(images: Dataset[Any], index: int) -> dict[str, Any] | str:
+    """A sample, or what is wrong with it."""
+    try:
+        sample: dict[str, Any] = images[index]
+    except RuntimeError as error:  # MONAI's Compose wraps what a transform raises
+        if not isinstance(error.__cause__, UserError):
+            raise
+        return str(error.__cause__)
+    return sample

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
@@ -22,6 +21,7 @@ from vaelab.anomaly.calibration import ConformalCalibration, check_alpha
 from vaelab.anomaly.detector import AnomalyDetector
 from vaelab.anomaly.scores import Score
 from vaelab.atomic import replacing, write_json
+from vaelab.data.build import thread_pool
 from vaelab.data.chest_xray import ChestXrayDataModule
 from vaelab.data.grey_image import LoadGreyImage
 from vaelab.data.image_checks import decode_grey
@@ -215,7 +215,7 @@ class _Machines:
 
     def _each(self, desc: str, work: Callable[..., T], *inputs: Sequence[Any]) -> Iterator[T]:
         """Results in order, with a progress bar; images let go of the interpreter's lock."""
-        with ThreadPoolExecutor() as pool:
+        with thread_pool() as pool:
             yield from tqdm(
                 pool.map(work, *inputs),
                 desc=desc,
