@@ -77,7 +77,7 @@ def find_missing(datasets: Iterable[Dataset[Any]]) -> list[Missing]:
         for part in (part for dataset in datasets for part in _cached_parts(dataset)):
             present = {path.name for path in part.folder.glob("*.safetensors")}
             # The name of an entry takes reading its files, where they are not known yet.
-            for item, path in zip(part.data, map_blocks(pool, part.entry, part.data), strict=True):
+            for item, path in zip(part.data, pool.map(part.entry, part.data), strict=True):
                 if path.name not in present:
                     found[path] = Missing(part, item, path)
     return list(found.values())
