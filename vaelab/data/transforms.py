@@ -106,23 +106,24 @@ class SpacedIfNeededd(Spacingd):
         keys = list(self.key_iterator(result))
         if all(self._is_spaced(result[key]) for key in keys):
             return result
-        for group in self._on_one_grid(result):
+        for (*_, mode), group in self._on_one_grid(result).items():
             # Contiguous: resampling walks along the last axis.
             stacked = torch.cat([result[key].contiguous() for key in group])
-            mode = self.mode[self.keys.index(group[0])]
             spaced = self.spacing_transform(stacked, mode=mode, lazy=lazy)
             result |= {key: spaced[i : i + 1] for i, key in enumerate(group)}
         return result
 
-    def _on_one_grid(self, data: Mapping[Hashable, torch.Tensor]) -> list[list[Hashable]]:
-        """Keys whose volumes have the same shape, affine and mode of interpolation."""
-        groups: dict[Any, list[Hashable]] = {}
+    def _on_one_grid(
+        self, data: Mapping[Hashable, torch.Tensor]
+    ) -> dict[tuple[Any, ...], list[Hashable]]:
+        """Shape, affine and mode of interpolation → keys of the volumes that share them."""
+        groups: dict[tuple[Any, ...], list[Hashable]] = {}
         for key, mode in self.key_iterator(data, self.mode):
             volume = data[key]
             assert isinstance(volume, MetaTensor)
             grid = tuple(volume.shape), tuple(volume.affine.flatten().tolist()), mode
             groups.setdefault(grid, []).append(key)
-        return list(groups.values())
+        return groups
 
     def _is_spaced(self, volume: torch.Tensor) -> bool:
         assert isinstance(volume, MetaTensor)
