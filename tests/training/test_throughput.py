@@ -5,31 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from vaelab.data import grey_image
 from vaelab.data.chest_xray import ChestXrayDataModule
+from vaelab.data.phantom_xray import PhantomXray
 from vaelab.training.throughput import data_throughput
 
 
 @pytest.fixture
 def xrays(tmp_path: Path) -> ChestXrayDataModule:
     """Set up, and so with all images decoded."""
-    rng = np.random.default_rng(0)
-    names = {
-        "train/NORMAL": "IM-{:04d}-0001.png",
-        "test/NORMAL": "NORMAL2-IM-{:04d}-0001.png",
-        "test/PNEUMONIA": "person{}_virus_9.png",
-    }
-    for folder, name in names.items():
-        (tmp_path / "chest" / folder).mkdir(parents=True)
-        for number in range(8):
-            pixels = rng.integers(0, 256, (20, 24), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "chest" / folder / name.format(number))
     module = ChestXrayDataModule(
-        root_dir=str(tmp_path / "chest"),
+        root_dir=str(tmp_path),
+        phantoms=PhantomXray(num_train=8, num_test=8, image_size=48),
         splits_dir=str(tmp_path / "splits"),
         cache_dir=str(tmp_path / "cache"),
         batch_size=2,
