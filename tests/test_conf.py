@@ -13,8 +13,8 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from vaelab.cli.targets import check_targets
 from vaelab.run import CONF
-from vaelab.targets import check_targets
 
 from .conftest import Door
 

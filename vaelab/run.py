@@ -1,6 +1,6 @@
 """The one door: ``python -m vaelab.run``.
 
-Compose the config, resolve it, seed, build the parts, hand them to the task (``vaelab.job``).
+Compose the config, resolve it, seed, build the parts, hand them to the task (``vaelab.cli.job``).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vaelab.cli.help import help_text
 from vaelab.errors import UserError
-from vaelab.help import help_text
 
 PACKAGE = Path(__file__).resolve().parent
 # An installed wheel carries conf/ inside the package; a checkout has it beside.
@@ -36,9 +36,9 @@ def _run(arguments: list[str]) -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from vaelab.job import job
-    from vaelab.saved_config import arguments_for
-    from vaelab.sweep import KEYBOARD_INTERRUPT, SweepRecord, close_sweep
+    from vaelab.cli.job import job
+    from vaelab.cli.run_config import arguments_for
+    from vaelab.cli.sweep import KEYBOARD_INTERRUPT, SweepRecord, close_sweep
 
     try:
         sys.argv[1:] = arguments_for(arguments)

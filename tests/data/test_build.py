@@ -20,14 +20,14 @@ from nibabel.arrayproxy import ArrayProxy
 from torch.utils.data import DataLoader
 
 from vaelab.data import build
-from vaelab.data.brats import BraTSDataModule
 from vaelab.data.build import check_room, fill_cache, find_missing, map_blocks, thread_pool
 from vaelab.data.cache import cached_dataset
-from vaelab.data.chest_xray import ChestXrayDataModule
 from vaelab.data.entry import read_entry
-from vaelab.data.grey_image import LoadGreyImage
-from vaelab.data.phantom_mri import PhantomMRI
-from vaelab.data.phantom_xray import PhantomXray
+from vaelab.data.mri.brats import BraTSDataModule
+from vaelab.data.phantoms.mri import PhantomMRI
+from vaelab.data.phantoms.xray import PhantomXray
+from vaelab.data.xray.chest_xray import ChestXrayDataModule
+from vaelab.data.xray.grey_image import LoadGreyImage
 from vaelab.errors import UserError
 
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from vaelab.data.grey_image import LoadGreyImage
 from vaelab.data.inputs import (
     Input,
     check_can_read,
@@ -25,6 +24,7 @@ from vaelab.data.inputs import (
     read_subject,
     subjects_below,
 )
+from vaelab.data.xray.grey_image import LoadGreyImage
 from vaelab.errors import UserError
 
 SLOPE = np.add.outer(np.arange(40), 2 * np.arange(60)).astype(np.uint8)  # (H, W)

@@ -112,10 +112,10 @@ def answer(line: object) -> None:
 
 def main() -> None:
     """Serve until the input ends."""
-    for name in ("vaelab.run", "vaelab.job", "pydantic", "vaelab.tasks.train",
+    for name in ("vaelab.run", "vaelab.cli.job", "pydantic", "vaelab.tasks.train",
                  "vaelab.tasks.evaluate", "vaelab.tasks.report", "vaelab.tasks.report_card",
-                 "vaelab.data.brats", "vaelab.data.chest_xray", "vaelab.data.phantom_mri",
-                 "vaelab.data.phantom_xray"):  # fmt: skip
+                 "vaelab.data.mri.brats", "vaelab.data.xray.chest_xray", "vaelab.data.phantoms.mri",
+                 "vaelab.data.phantoms.xray"):  # fmt: skip
         importlib.import_module(name)
     answer("ready")
     for line in sys.stdin:

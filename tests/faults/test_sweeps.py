@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vaelab.status import read_status
+from vaelab.runs.status import read_status
 
 from .conftest import BATCHES, RUN, STEP, RunsIn, assert_same_run
 

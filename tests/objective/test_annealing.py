@@ -10,8 +10,8 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from vaelab.cli.help import help_text
 from vaelab.errors import UserError
-from vaelab.help import help_text
 from vaelab.objective.annealing import Annealing, Constant, Cyclical, Linear, sparkline
 from vaelab.run import CONF
 

@@ -51,7 +51,7 @@ class InThisProcess:
 def test_all_that_is_promised_is_measured_and_written(
     door: Door, phantoms: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("vaelab.training.variants.ProcessPoolExecutor", InThisProcess)
+    monkeypatch.setattr("vaelab.benchmark.variants.ProcessPoolExecutor", InThisProcess)
     asked = ("task.variants=[channels_last,fp16]", "task.peer_channels=[4,8]")
     assert door(*TINY_MRI, phantoms, *QUICK, *asked, "hydra.run.dir=run") == 0
     run = tmp_path / "run"

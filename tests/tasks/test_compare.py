@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from vaelab.errors import UserError
+from vaelab.evaluation.comparison import Comparison
+from vaelab.runs.differences import config_differences, data_differences
+from vaelab.runs.folder import read_runs
 from vaelab.tasks.compare import Compare
-from vaelab.tasks.comparison import Comparison
-from vaelab.tasks.differences import config_differences, data_differences
-from vaelab.tasks.run_folder import read_runs
 
 from ..conftest import TINY_XRAY, Door
 

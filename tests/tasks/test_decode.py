@@ -12,12 +12,9 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from vaelab.data.brats import BraTSDataModule
-from vaelab.data.latents import read_latents
+from vaelab.data.mri.brats import BraTSDataModule
 from vaelab.errors import UserError
-from vaelab.models.resnet3d import ResNet3dVAE
-from vaelab.tasks.decode import Decode, centred_affine
-from vaelab.tasks.latent_paths import (
+from vaelab.latents.paths import (
     Means,
     farthest,
     interpolation,
@@ -26,6 +23,9 @@ from vaelab.tasks.latent_paths import (
     spherical,
     traversal,
 )
+from vaelab.latents.table import read_latents
+from vaelab.models.resnet3d import ResNet3dVAE
+from vaelab.tasks.decode import Decode, centred_affine
 
 from ..conftest import Door
 

@@ -17,11 +17,11 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from vaelab.data.latents import LatentDataset, read_latents
 from vaelab.errors import UserError
+from vaelab.latents.pictures import choose_colors, read_covariates, umap_of
+from vaelab.latents.table import LatentDataset, read_latents
 from vaelab.tasks import encode as module
 from vaelab.tasks.encode import Encode
-from vaelab.tasks.latent_pictures import choose_colors, read_covariates, umap_of
 
 from ..conftest import Door
 

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from vaelab.errors import UserError
-from vaelab.tasks.judging import weights_digest
+from vaelab.evaluation.judging import weights_digest
 from vaelab.tasks.predict import Predict, at_full_size
 
 from ..conftest import Door

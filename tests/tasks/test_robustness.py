@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vaelab.data.shifts import SHIFTS, Gamma
 from vaelab.errors import UserError
+from vaelab.evaluation.shifts import SHIFTS, Gamma
 from vaelab.tasks.robustness import Robustness
 
 from ..conftest import Door
@@ -63,7 +63,7 @@ def test_a_machine_that_changes_nothing_gives_the_clean_row(
     door: Door, run_dir: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("vaelab.tasks.robustness.SHIFTS", {"nothing": Gamma(1)})
-    monkeypatch.setattr("vaelab.data.shifts.SHIFTS", {"nothing": Gamma(1)})
+    monkeypatch.setattr("vaelab.evaluation.shifts.SHIFTS", {"nothing": Gamma(1)})
     assert door("task=robustness", f"run_dir={run_dir}") == 0
     result = content_of(run_dir / "robustness.json")
     assert result["shifts"]["nothing"] == result["clean"]

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from vaelab.errors import UserError
-from vaelab.status import Status, begin, end
+from vaelab.runs.status import Status, begin, end
 from vaelab.tasks import search as module
 from vaelab.tasks.search import Search
 

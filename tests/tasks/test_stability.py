@@ -12,17 +12,17 @@ from typing import Any
 import pytest
 import torch
 
-from vaelab.data.rescan import Rescan
+from vaelab.assembly import Experiment
+from vaelab.cli.run_config import RunConfig
 from vaelab.errors import UserError
-from vaelab.saved_config import RunConfig
-from vaelab.status import Status, read_status
-from vaelab.tasks import seed_runs
-from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.seed_runs import train_seeds
-from vaelab.tasks.spaces import first_scans, names_of, spacing_of
+from vaelab.evaluation.rescan import Rescan
+from vaelab.latents import seed_runs
+from vaelab.latents.seed_runs import train_seeds
+from vaelab.latents.spaces import first_scans, names_of, spacing_of
+from vaelab.latents.subjects import Subject
+from vaelab.runs.history import read_history
+from vaelab.runs.status import Status, read_status
 from vaelab.tasks.stability import Stability, Thresholds
-from vaelab.tasks.subjects import Subject
-from vaelab.training.history import read_history
 from vaelab.training.module import VAELitModule
 
 from ..conftest import TINY_MRI, Door

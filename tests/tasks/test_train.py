@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vaelab.training.history import read_history
+from vaelab.runs.history import read_history
 
 from ..conftest import TINY_XRAY, Door
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vaelab.atomic import NoSpaceError
-from vaelab.training.history import CSVHistory, LogEpoch, read_history, truncate_history
+from vaelab.runs.history import read_history, truncate_history
+from vaelab.training.history import CSVHistory, LogEpoch
 
 
 def write(path: Path, text: str) -> Path:

@@ -23,12 +23,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vaelab.data.brats_grids import sound_preprocessing
-from vaelab.data.grey_image import LoadGreyImage
-from vaelab.data.image_checks import MAX_PIXELS, decode_grey
 from vaelab.data.index import ENCODING, walk_files
-from vaelab.data.volume_checks import read_grid
-from vaelab.data.xray_index import SUFFIXES
+from vaelab.data.mri.grids import sound_preprocessing
+from vaelab.data.mri.volume_checks import read_grid
+from vaelab.data.xray.grey_image import LoadGreyImage
+from vaelab.data.xray.image_checks import MAX_PIXELS, decode_grey
+from vaelab.data.xray.index import SUFFIXES
 from vaelab.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 import vaelab
+from vaelab.assembly import Experiment, LoggingSettings
 from vaelab.atomic import replacing, write_json
+from vaelab.benchmark.overhead import EpochProfiler, lightning_overhead
+from vaelab.benchmark.throughput import data_throughput
+from vaelab.benchmark.timing import Timing, matmul_peak, time_in_turn
+from vaelab.benchmark.variants import PRECISIONS, Step, Variant, flops, peak_memory
 from vaelab.errors import UserError
 from vaelab.models.monai_vae import MonaiVAE
 from vaelab.models.vae import VAE
@@ -29,23 +34,18 @@ from vaelab.objective.annealing import Constant
 from vaelab.report.benchmark_figures import benchmark_figure
 from vaelab.report.benchmark_text import benchmark_markdown
 from vaelab.report.canvas import save_figure
-from vaelab.tasks.experiment import Experiment, LoggingSettings
 from vaelab.tasks.train import Train
 from vaelab.training.callbacks import SeedEachBatch
 from vaelab.training.hardware import Hardware
 from vaelab.training.history import CSVHistory
 from vaelab.training.module import VAELitModule
-from vaelab.training.overhead import EpochProfiler, lightning_overhead
-from vaelab.training.throughput import data_throughput
-from vaelab.training.timing import Timing, matmul_peak, time_in_turn
-from vaelab.training.variants import PRECISIONS, Step, Variant, flops, peak_memory
 
 log = logging.getLogger(__name__)
 
 START_UP = {
     "hydra": ["-c", "import hydra"],
     "help": ["-m", "vaelab.run", "--help"],
-    "full": ["-c", "import vaelab.tasks.train, vaelab.data.brats"],
+    "full": ["-c", "import vaelab.tasks.train, vaelab.data.mri.brats"],
 }
 """What a fresh interpreter is asked to do."""
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from tqdm import tqdm
 
+from vaelab.assembly import Experiment
 from vaelab.atomic import replacing, write_json
 from vaelab.data.findings import Examination, Finding, errors
 from vaelab.data.index import ENCODING, Record, printable
 from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
-from vaelab.tasks.experiment import Experiment
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vaelab.assembly import Experiment
 from vaelab.atomic import replacing
 from vaelab.errors import UserError
+from vaelab.evaluation.comparison import COLUMNS, NAN, Column, Comparison, number_text, value_text
 from vaelab.report.canvas import save_figure
 from vaelab.report.comparison import (
     RatePoint,
@@ -22,10 +24,8 @@ from vaelab.report.comparison import (
     rate_distortion_figure,
 )
 from vaelab.report.comparison_html import Cell, Heading, write_comparison
-from vaelab.tasks.comparison import COLUMNS, NAN, Column, Comparison, number_text, value_text
-from vaelab.tasks.differences import short_names
-from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.run_folder import RunFolder, read_runs
+from vaelab.runs.differences import short_names
+from vaelab.runs.folder import RunFolder, read_runs
 
 log = logging.getLogger(__name__)
 

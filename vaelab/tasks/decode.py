@@ -15,18 +15,13 @@ import torch
 from safetensors.numpy import save
 from torch import Tensor
 
+from vaelab.assembly import Experiment
 from vaelab.atomic import replacing
-from vaelab.data.brats import BraTSDataModule
-from vaelab.data.latents import ABOUT, TABLE, read_latents
 from vaelab.data.module import SplitDataModule
+from vaelab.data.mri.brats import BraTSDataModule
 from vaelab.errors import UserError
-from vaelab.models.vae import VAE
-from vaelab.report.canvas import save_figure
-from vaelab.report.latent_figures import decoded_grid
-from vaelab.report.slices import axial
-from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.judging import load_model, weights_digest
-from vaelab.tasks.latent_paths import (
+from vaelab.evaluation.judging import load_model, weights_digest
+from vaelab.latents.paths import (
     LINEAR,
     SPHERICAL,
     Means,
@@ -36,6 +31,11 @@ from vaelab.tasks.latent_paths import (
     prior_samples,
     traversal,
 )
+from vaelab.latents.table import ABOUT, TABLE, read_latents
+from vaelab.models.vae import VAE
+from vaelab.report.canvas import save_figure
+from vaelab.report.latent_figures import decoded_grid
+from vaelab.report.slices import axial
 
 log = logging.getLogger(__name__)
 

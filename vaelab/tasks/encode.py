@@ -17,16 +17,16 @@ from safetensors.numpy import save
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from vaelab.assembly import Experiment
 from vaelab.atomic import replacing
 from vaelab.data.index import enumerate_names
-from vaelab.data.latents import ABOUT, ARRAYS, TABLE, Latents, read_latents, to_arrow
 from vaelab.errors import UserError
+from vaelab.evaluation.judging import load_model, weights_digest
+from vaelab.latents.pictures import choose_colors, draw_latents, read_covariates
+from vaelab.latents.subjects import Subject, Subjects, Unreadable, own_subjects, subjects_in
+from vaelab.latents.table import ABOUT, ARRAYS, TABLE, Latents, read_latents, to_arrow
 from vaelab.models.vae import VAE
 from vaelab.objective.elbo import kl_divergence, squared_error
-from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.judging import load_model, weights_digest
-from vaelab.tasks.latent_pictures import choose_colors, draw_latents, read_covariates
-from vaelab.tasks.subjects import Subject, Subjects, Unreadable, own_subjects, subjects_in
 
 log = logging.getLogger(__name__)
 

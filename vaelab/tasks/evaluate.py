@@ -11,9 +11,15 @@ from typing import Any
 import numpy as np
 
 from vaelab.anomaly.calibration import ConformalCalibration, check_alpha
+from vaelab.assembly import Experiment
 from vaelab.atomic import write_json
 from vaelab.data.index import Record
 from vaelab.errors import UserError
+from vaelab.evaluation.diagnostics import ImportanceWeights, latent_diagnostics, latent_headline
+from vaelab.evaluation.judging import calibrate, examine, judged_split, load_detector
+from vaelab.evaluation.localisation import localise
+from vaelab.evaluation.tally import Tally
+from vaelab.latents.probing import probe_factors, probe_headline
 from vaelab.metrics.detection import (
     detection_metrics,
     detection_with_intervals,
@@ -26,13 +32,7 @@ from vaelab.report.canvas import save_figure
 from vaelab.report.charts import kl_per_dimension as kl_figure
 from vaelab.report.charts import learning_curves, roc_curve_figure, score_histogram
 from vaelab.report.diagnostic_figures import decomposition_figure, probe_figure
-from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.judging import calibrate, examine, judged_split, load_detector
-from vaelab.tasks.latent_space import ImportanceWeights, latent_diagnostics, latent_headline
-from vaelab.tasks.localise import localise
-from vaelab.tasks.probing import probe_factors, probe_headline
-from vaelab.tasks.tally import Tally
-from vaelab.training.history import read_history
+from vaelab.runs.history import read_history
 
 log = logging.getLogger(__name__)
 

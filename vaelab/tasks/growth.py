@@ -19,18 +19,18 @@ import numpy as np
 from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
 
+from vaelab.assembly import Experiment
 from vaelab.atomic import write_json
-from vaelab.data.brats import BraTSDataModule
-from vaelab.data.phantom_mri import PhantomMRI
+from vaelab.benchmark.variants import high_water_mark
+from vaelab.data.mri.brats import BraTSDataModule
+from vaelab.data.phantoms.mri import PhantomMRI
 from vaelab.errors import UserError
 from vaelab.models.resnet3d import ResNet3dVAE
 from vaelab.objective.annealing import Constant
 from vaelab.report.canvas import save_figure
 from vaelab.report.growth_figures import growth_figure
-from vaelab.tasks.experiment import Experiment
 from vaelab.training.history import CSVHistory
 from vaelab.training.module import VAELitModule
-from vaelab.training.variants import high_water_mark
 
 log = logging.getLogger(__name__)
 

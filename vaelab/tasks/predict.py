@@ -16,10 +16,8 @@ from tqdm import tqdm
 from vaelab.anomaly.calibration import check_alpha
 from vaelab.anomaly.detector import AnomalyDetector
 from vaelab.anomaly.native import save_native
+from vaelab.assembly import Experiment
 from vaelab.atomic import replacing
-from vaelab.data.brats import BraTSDataModule
-from vaelab.data.chest_xray import ChestXrayDataModule
-from vaelab.data.grey_image import LoadGreyImage
 from vaelab.data.index import ENCODING, enumerate_names
 from vaelab.data.inputs import (
     HINT,
@@ -33,10 +31,12 @@ from vaelab.data.inputs import (
     read_subject,
 )
 from vaelab.data.module import SplitDataModule
+from vaelab.data.mri.brats import BraTSDataModule
+from vaelab.data.xray.chest_xray import ChestXrayDataModule
+from vaelab.data.xray.grey_image import LoadGreyImage
 from vaelab.errors import UserError
+from vaelab.evaluation.judging import healthy_scale, load_calibration, load_detector
 from vaelab.report.card import overlay
-from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.judging import healthy_scale, load_calibration, load_detector
 
 log = logging.getLogger(__name__)
 

@@ -15,17 +15,17 @@ from torch import Tensor
 
 from vaelab.anomaly.calibration import ConformalCalibration
 from vaelab.anomaly.detector import Finding
+from vaelab.assembly import Experiment
 from vaelab.errors import UserError
-from vaelab.metrics.detection import subgroup_of
-from vaelab.report.html import AnyCase, Case, MetricRow, VolumeCase, write_report
-from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.judging import (
+from vaelab.evaluation.judging import (
     examine,
     healthy_scale,
     judged_split,
     load_calibration,
     load_detector,
 )
+from vaelab.metrics.detection import subgroup_of
+from vaelab.report.html import AnyCase, Case, MetricRow, VolumeCase, write_report
 
 log = logging.getLogger(__name__)
 

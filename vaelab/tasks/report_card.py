@@ -9,11 +9,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from vaelab.assembly import Experiment
 from vaelab.errors import UserError
+from vaelab.evaluation.judging import examine, healthy_scale, load_detector
 from vaelab.report.canvas import save_figure
 from vaelab.report.card import report_card, report_card_3d
-from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.judging import examine, healthy_scale, load_detector
 
 log = logging.getLogger(__name__)
 

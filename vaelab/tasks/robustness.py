@@ -20,17 +20,23 @@ from tqdm import tqdm
 from vaelab.anomaly.calibration import ConformalCalibration, check_alpha
 from vaelab.anomaly.detector import AnomalyDetector
 from vaelab.anomaly.scores import Score
+from vaelab.assembly import Experiment
 from vaelab.atomic import replacing, write_json
 from vaelab.data.build import thread_pool
-from vaelab.data.chest_xray import ChestXrayDataModule
-from vaelab.data.grey_image import LoadGreyImage
-from vaelab.data.image_checks import decode_grey
 from vaelab.data.index import Record
-from vaelab.data.shifts import SHIFTS, eight_bit, shifted
+from vaelab.data.xray.chest_xray import ChestXrayDataModule
+from vaelab.data.xray.grey_image import LoadGreyImage
+from vaelab.data.xray.image_checks import decode_grey
 from vaelab.errors import UserError
+from vaelab.evaluation.judging import (
+    describe_score,
+    fit,
+    judged_split,
+    load_calibration,
+    load_detector,
+)
+from vaelab.evaluation.shifts import SHIFTS, eight_bit, shifted
 from vaelab.metrics.detection import detection_metrics
-from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.judging import describe_score, fit, judged_split, load_calibration, load_detector
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +61,7 @@ class Judgement:
 class Robustness:
     """Writes ``robustness.json`` and ``robustness.md``: detection under simulated shifts.
 
-    All test images, normal and sick alike, are decoded, shifted (``vaelab.data.shifts``) and
+    All test images, normal and sick alike, are decoded, shifted (``vaelab.evaluation.shifts``) and
     then prepared as the run prepares its own. ``clean`` are the images as they are, exactly as
     ``task=evaluate`` judges them.
 

@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any
 import yaml  # type: ignore[import-untyped, unused-ignore]
 from tqdm import tqdm
 
+from vaelab.assembly import Experiment
 from vaelab.atomic import replacing
 from vaelab.errors import UserError
 from vaelab.report.canvas import save_figure
 from vaelab.report.search import search_figure
-from vaelab.status import read_status
-from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.run_apart import run_apart
+from vaelab.runs.launch import run_apart
+from vaelab.runs.status import read_status
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -12,9 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vaelab.assembly import Experiment
 from vaelab.atomic import replacing, write_json
-from vaelab.data.rescan import Rescan
 from vaelab.errors import UserError
+from vaelab.evaluation.rescan import Rescan
+from vaelab.latents.seed_runs import runs_in, train_seeds
+from vaelab.latents.spaces import Space, encode, first_scans, names_of, spacing_of
+from vaelab.latents.stability_report import CHANCE, Measure, figure, markdown, table
+from vaelab.latents.subjects import Subject, own_subjects
 from vaelab.metrics.agreement import (
     aligned_components,
     aligned_r2,
@@ -26,11 +31,6 @@ from vaelab.metrics.bootstrap import interval, patient_weights
 from vaelab.metrics.reliability import same_patient_auroc, space_icc
 from vaelab.metrics.verdict import overall, verdict
 from vaelab.report.canvas import save_figure
-from vaelab.tasks.experiment import Experiment
-from vaelab.tasks.seed_runs import runs_in, train_seeds
-from vaelab.tasks.spaces import Space, encode, first_scans, names_of, spacing_of
-from vaelab.tasks.stability_report import CHANCE, Measure, figure, markdown, table
-from vaelab.tasks.subjects import Subject, own_subjects
 
 log = logging.getLogger(__name__)
 

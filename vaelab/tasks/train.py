@@ -13,11 +13,12 @@ import numpy as np
 from lightning.pytorch.callbacks import Callback, Timer, TQDMProgressBar
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from vaelab.assembly import Experiment
 from vaelab.atomic import NoSpaceError, remove_partials
 from vaelab.errors import Interrupted, UserError
 from vaelab.report.canvas import save_figure
 from vaelab.report.slices import reconstruction_slices
-from vaelab.tasks.experiment import Experiment
+from vaelab.runs.history import read_history, truncate_history
 from vaelab.training.callbacks import (
     BestWeights,
     EpochSummary,
@@ -32,7 +33,7 @@ from vaelab.training.checkpoint import (
     load_checkpoint,
 )
 from vaelab.training.health import LatentHealth, StepHealth
-from vaelab.training.history import LogEpoch, read_history, truncate_history
+from vaelab.training.history import LogEpoch
 from vaelab.training.module import VAELitModule
 from vaelab.training.preemption import Preemption
 

@@ -6,7 +6,6 @@ checkpoint is dropped when the run goes on, and written again.
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,10 +16,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from vaelab.atomic import replacing
-
-Rows = dict[int, dict[str, str]]
-"""Epoch → column → value, as text: what was read is written again to the letter."""
+from vaelab.runs.history import Rows, read_rows, write_rows
 
 
 class LogEpoch(Callback):
@@ -77,7 +73,7 @@ class CSVHistory(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Put values into the row of ``metrics["epoch"]``, which ``save`` writes."""
         if self._rows is None:
-            self._rows = _read(self.path)
+            self._rows = read_rows(self.path)
         row = {name: str(value) for name, value in metrics.items()}
         if step is not None:
             row["step"] = str(step)
@@ -91,48 +87,7 @@ class CSVHistory(Logger):
             NoSpaceError: when the disk is full; the file is then as it was.
         """
         if self._rows is not None:
-            _write(self.path, self._rows)
+            write_rows(self.path, self._rows)
 
     def finalize(self, status: str) -> None:
         """Nothing: all is written, or could not be and has said so."""
-
-
-def read_history(path: str | Path) -> dict[str, list[float]]:
-    """Metric → value per epoch, with ``epoch`` itself; missing values are NaN.
-
-    Args:
-        path: of a ``metrics.csv``; the rows of one epoch are merged, and a last line that
-            does not end is left out.
-    """
-    rows = _read(Path(path))
-    names = dict.fromkeys(name for row in rows.values() for name in row)
-    return {name: [float(rows[epoch].get(name, "nan")) for epoch in sorted(rows)] for name in names}
-
-
-def truncate_history(path: str | Path, first_epoch: int) -> None:
-    """Drop the rows of ``first_epoch`` and later, which a resumed run will write again."""
-    path = Path(path)
-    if path.is_file():
-        _write(path, {epoch: row for epoch, row in _read(path).items() if epoch < first_epoch})
-
-
-def _read(path: Path) -> Rows:
-    if not path.is_file():
-        return {}
-    lines = path.read_bytes().decode("utf-8", errors="replace").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        del lines[-1]  # of a writer that was killed; ours leaves none
-    rows: Rows = {}
-    for row in csv.DictReader(lines):
-        values = {key: value for key, value in row.items() if value}
-        rows.setdefault(int(float(values["epoch"])), {}).update(values)
-    return rows
-
-
-def _write(path: Path, rows: Rows) -> None:
-    columns = sorted({name for row in rows.values() for name in row})
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        if rows:
-            writer.writeheader()
-        writer.writerows(rows[epoch] for epoch in sorted(rows))

@@ -1,0 +1,90 @@
+"""A config is data: it may only name what is ours to call."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from vaelab.cli import job as job_module
+from vaelab.cli.targets import check_targets
+from vaelab.errors import UserError
+
+from ..conftest import TINY_MRI, Door
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "builtins.eval",
+        "torch.load",
+        "vaelabel.models.Mine",  # a name that only begins like ours
+        "vaelab.atomic.os.system",  # ours imports it, and does not define it
+        "vaelab.atomic.shutil.rmtree",
+        "lightning.pytorch.loggers.CSVLogger",  # where there is no logger
+        42,
+        "",
+    ],
+)
+def test_a_target_that_is_not_ours_is_refused_wherever_it_stands(target: Any):
+    config = {"task": {"then": [{"a": {"_target_": target, "command": "touch hacked"}}]}}
+    with pytest.raises(UserError, match=r"^task\.then\.0\.a\._target_=.*VAELAB_ALLOWED_TARGETS"):
+        check_targets(config)
+
+
+def test_nothing_is_imported_to_find_that_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "trap.py").write_text("open('sprung', 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match=r"trap\.Thing"):
+        check_targets({"model": {"_target_": "trap.Thing"}})
+    assert "trap" not in sys.modules
+    assert not Path("sprung").exists()
+
+
+def test_ours_pass_and_so_do_lightnings_loggers():
+    check_targets({"model": {"_target_": "vaelab.models.conv2d.Conv2dVAE"}})
+    check_targets({"logger": {"a": {"_target_": "lightning.pytorch.loggers.MLFlowLogger"}}})
+
+
+def test_a_user_allows_more_in_the_environment_and_not_in_the_config(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    config = {"model": {"_target_": "collections.Counter"}, "allowed_targets": ["collections"]}
+    with pytest.raises(UserError, match="VAELAB_ALLOWED_TARGETS=collections "):
+        check_targets(config)
+    monkeypatch.setenv("VAELAB_ALLOWED_TARGETS", "other, collections")
+    check_targets(config)
+    with pytest.raises(UserError):
+        check_targets({"model": {"_target_": "collectionsplus.Counter"}})
+
+
+def test_a_typing_mistake_in_a_target_is_one_sentence():
+    with pytest.raises(UserError, match=r"model\._target_=vaelab\.models\.conv3d\.Conv3dVAE"):
+        check_targets({"model": {"_target_": "vaelab.models.conv3d.Conv3dVAE"}})
+
+
+def test_the_saved_config_of_somebody_else_runs_no_program(
+    door: Door,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    with monkeypatch.context() as without_training:
+        without_training.setattr(job_module, "run", lambda config: 0.0)
+        assert door(*TINY_MRI, "run_dir=theirs") == 0
+    saved = tmp_path / "theirs" / "config_resolved.yaml"
+    config = OmegaConf.load(saved)
+    config.score = {"_target_": "os.system", "command": "touch hacked"}
+    OmegaConf.save(config, saved)
+    for task in ("task=evaluate", "task=report_card"):
+        assert door(task, "run_dir=theirs") == 1
+    assert door("resume=theirs") == 1
+    shown = capfd.readouterr().out
+    assert shown.count("score._target_=os.system") == 3
+    assert "Traceback" not in shown
+    assert not Path("hacked").exists()

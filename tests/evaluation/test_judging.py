@@ -1,0 +1,110 @@
+"""What a run keeps of its judgement, and when it is out of date."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vaelab.anomaly.scores import KL, CentralResidual, Fused, SmoothedResidual
+from vaelab.atomic import replacing
+from vaelab.evaluation import judging
+from vaelab.evaluation.judging import describe_score, weights_digest
+
+from ..conftest import TINY_XRAY, Door
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the first test that needs a run leaves it for the others."""
+    return tmp_path_factory.mktemp("judged") / "run"
+
+
+@pytest.fixture
+def run_dir(door: Door, phantoms: str, judged: Path, tmp_path: Path) -> Path:
+    if not judged.exists():
+        arguments = ("~task.then", "train.max_epochs=1", "score=central_residual")
+        assert door(*TINY_XRAY, phantoms, *arguments, f"run_dir={judged}") == 0
+        assert door("task=evaluate", f"run_dir={judged}", "task.num_resamples=1") == 0
+    return Path(shutil.copytree(judged, tmp_path / "run"))
+
+
+def content_of(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content
+
+
+def test_a_score_is_told_by_its_class_and_all_its_arguments() -> None:
+    assert describe_score(CentralResidual(width=0.4))["arguments"] == {
+        "grid": 32, "sigma": 1.5, "width": 0.4, "positive": 1.0,
+    }  # fmt: skip
+    fused = describe_score(Fused({"kl": KL(), "block": SmoothedResidual((4, 8))}))
+    assert fused["arguments"]["scores"]["block"] == {
+        "score": "SmoothedResidual", "arguments": {"blocks": [4, 8]},
+    }  # fmt: skip
+    json.dumps(fused, allow_nan=False)
+
+
+def test_weights_are_hashed_once_and_again_when_they_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[str] = []
+    sha256 = hashlib.sha256
+
+    def counting() -> Any:
+        computed.append("once")
+        return sha256()
+
+    monkeypatch.setattr(judging.hashlib, "sha256", counting)
+    weights = tmp_path / "vae_best.pth"
+    digests = []
+    for content in (b"one", b"two"):
+        with replacing(weights) as partial:
+            partial.write_bytes(content)
+        digests += [weights_digest(weights), weights_digest(weights)]
+    assert digests == [sha256(b"one").hexdigest()] * 2 + [sha256(b"two").hexdigest()] * 2
+    assert len(computed) == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("score=kl", "is of score CentralResidual, not KL"),
+        ("score.width=0.3", "is of arguments"),
+    ],
+)
+def test_a_calibration_of_another_score_decides_nothing(
+    door: Door, run_dir: Path, capfd: pytest.CaptureFixture[str], override: str, reason: str
+) -> None:
+    images = content_of(run_dir / "calibration.json")
+    assert images["count"] == len(images["scores"])
+    arguments = ("task=robustness", "run_dir=run", "task.shifts=[blur]")
+    assert door(*arguments) == 0
+    assert content_of(run_dir / "robustness.json")["clean"]["false_alarm_rate"] is not None
+    assert door(*arguments, override) == 0
+    assert reason in capfd.readouterr().out
+    assert content_of(run_dir / "robustness.json")["clean"]["false_alarm_rate"] is None
+
+
+def test_a_calibration_of_other_weights_decides_nothing(
+    door: Door, run_dir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert door("resume=run", "train.max_epochs=2", "~task.then") == 0
+    assert door("task=robustness", "run_dir=run", "task.shifts=[blur]") == 0
+    assert "is of weights_sha256" in capfd.readouterr().out
+
+
+def test_heat_maps_keep_their_scale_until_weights_or_maps_change(door: Door, run_dir: Path) -> None:
+    path = run_dir / "heat_scale.json"
+    assert door("task=report_card", "run_dir=run") == 0
+    first = content_of(path)
+    assert first["scale"] > 0
+    path.write_text(json.dumps(first | {"scale": 123.0}))
+    assert door("task=report_card", "run_dir=run") == 0
+    assert content_of(path)["scale"] == 123.0
+    assert door("task=report_card", "run_dir=run", "map_sigma=2") == 0
+    assert content_of(path)["scale"] < first["scale"]  # smoothing takes peaks away

@@ -1,0 +1,1 @@
+"""How fast and how large: timing of data, steps and epochs."""

@@ -1,0 +1,149 @@
+"""What Lightning, our callbacks and our logs cost beside the same steps in a bare loop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.profilers import SimpleProfiler
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from vaelab.benchmark.timing import Timing, seconds_of, synchronise
+from vaelab.benchmark.variants import Step
+from vaelab.training.history import CSVHistory
+
+
+def lightning_overhead(
+    module: L.LightningModule,
+    step: Step,
+    batch: Tensor,
+    steps: int,
+    rounds: int,
+    trainer: Mapping[str, Any],
+    callbacks: Sequence[Callback],
+    folder: Path,
+) -> dict[str, Timing]:
+    """Seconds of a training step, ``{"bare", "lightning"}``, measured in turn.
+
+    One fit, in which every epoch is preceded by as many steps of the bare loop. Both take the
+    batch from a loader. An epoch of Lightning counts with all its hooks and its row in the log,
+    without validation and checkpoints.
+
+    Args:
+        module: for Lightning; trained in place.
+        step: the same in a bare loop.
+        batch: what every step gets, (B, C, ...).
+        steps: in an epoch.
+        rounds: epochs that count; one more comes first, to warm up.
+        trainer: what the hardware asks of ``lightning.Trainer``.
+        callbacks: that a run has.
+        folder: for the log.
+    """
+    samples: Any = [{"image": batch, "id": [str(index) for index in range(len(batch))]}] * steps
+    loader: DataLoader[Any] = DataLoader(samples, batch_size=None)
+    clock = _InTurn(step, loader)
+    L.Trainer(
+        **trainer,
+        max_epochs=rounds + 1,
+        logger=CSVHistory(folder),
+        callbacks=[clock, *callbacks],
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=any("ProgressBar" in type(each).__name__ for each in callbacks),
+        log_every_n_steps=1,
+        limit_val_batches=0,
+    ).fit(module, loader, loader)
+    return {
+        "bare": Timing(tuple(seconds / steps for seconds in clock.bare[1:])),
+        "lightning": Timing(tuple(seconds / steps for seconds in clock.lightning[1:])),
+    }
+
+
+class _InTurn(Callback):
+    """Runs the bare loop before every epoch and times both; comes before other callbacks."""
+
+    def __init__(self, step: Step, loader: DataLoader[Any]) -> None:
+        self.step = step
+        self.loader = loader
+        self.bare: list[float] = []
+        self.lightning: list[float] = []
+        self._start = 0.0
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The epoch before ends here, its row in the log written."""
+        if self.bare:
+            self._stop()
+        self.bare.append(seconds_of(self._bare_loop, self.step.device))
+        self._start = time.perf_counter()
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The last epoch ends here."""
+        self._stop()
+
+    def _stop(self) -> None:
+        synchronise(self.step.device)
+        self.lightning.append(time.perf_counter() - self._start)
+
+    def _bare_loop(self) -> None:
+        for batch in self.loader:
+            self.step.load(batch["image"])
+            self.step.train()
+
+
+class EpochProfiler(SimpleProfiler):
+    """Lightning's own stopwatch for the parts of an epoch; waits for the device at each step.
+
+    Waiting makes the times those of the device. Without, a loader that is slow in bursts may
+    hide behind work that is still queued: the share of waiting is an upper bound.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+        self.first_step_at: float | None = None
+        self.training_seconds: list[float] = []
+        """Of each epoch, from its start to the end of its last step; validation comes later."""
+        self._last_step_at = 0.0
+
+    def stop(self, action_name: str) -> None:
+        """Note the time."""
+        if action_name == "run_training_batch":
+            synchronise(self.device)
+            self._last_step_at = time.perf_counter()
+            self.first_step_at = self.first_step_at or self._last_step_at
+        if action_name == "run_training_epoch":
+            self.training_seconds.append(self._last_step_at - self.current_actions[action_name])
+        super().stop(action_name)
+
+    def summary(self) -> str:
+        """Nothing: the numbers are read, not printed."""
+        return ""
+
+    def shares(self) -> dict[str, float]:
+        """Shares of the training part of an epoch, without the first epoch, which fills caches
+        and starts workers.
+        """
+        epochs = self.training_seconds
+        assert len(epochs) > 1, "two epochs are needed"
+        total = sum(epochs[1:])
+
+        def after_the_first(action: str) -> float:
+            values: list[float] = self.recorded_durations[action]
+            return sum(values[len(values) // len(epochs) :]) / total
+
+        waiting = after_the_first("[_TrainingEpochLoop].train_dataloader_next")
+        steps = after_the_first("run_training_batch")
+        return {
+            "waiting_for_data": waiting,
+            "training_steps": steps,
+            "rest": 1 - waiting - steps,
+            "seconds": total / (len(epochs) - 1),
+            "epochs": len(epochs) - 1,
+        }

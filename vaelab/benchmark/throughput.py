@@ -1,0 +1,195 @@
+"""How fast samples come: from raw files, from the cache, from the loader."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.transforms import (
+    Compose,
+    ConcatItemsd,
+    EnsureChannelFirstd,
+    LoadImaged,
+    NormalizeIntensityd,
+    Orientationd,
+    Resized,
+    ResizeWithPadOrCropd,
+    Spacingd,
+)
+
+from vaelab.benchmark.timing import time_in_turn
+from vaelab.data.index import Record
+from vaelab.data.module import SplitDataModule
+from vaelab.data.mri.brats import BraTSDataModule
+from vaelab.data.xray.chest_xray import ChestXrayDataModule
+
+PAGE = 1024
+"""Floats in a page of memory: one of each is enough to have all of a mapped file read."""
+
+
+def data_throughput(
+    data: SplitDataModule, cases: int, rounds: int, folder: Path, progress_bar: bool = False
+) -> dict[str, Any]:
+    """Samples per second of each part of the way from files to batches.
+
+    Files have been read once before, so they come from the system's page cache, for all alike.
+
+    Args:
+        data: set up, nothing read yet; its train split is used, its own cache is left alone.
+        cases: at most so many samples.
+        rounds: how often each is measured.
+        folder: an empty one, for caches.
+        progress_bar: show one.
+    """
+    records = data.splits["train"][:cases]
+    with _quiet():
+        plain = plain_monai(data)
+
+    def preprocess() -> None:
+        with _scratch(folder) as cache:
+            data.limited(cases, cache).preprocess("train")
+
+    def one_at_a_time() -> None:
+        assert plain is not None
+        for record in records:
+            plain(dict(record))
+
+    raw: dict[str, Callable[[], object]] = {
+        "vaelab": preprocess,
+        "reading": lambda: [_read_raw(path) for path in _files(records)],
+    }
+    if plain is not None:
+        raw["plain_monai"] = one_at_a_time
+    with _quiet():
+        times = time_in_turn(raw, rounds, seconds=0.2, progress_bar=progress_bar)
+    count = len(records)
+    result: dict[str, Any] = {
+        "cases": count,
+        "preprocessing": {
+            "cases_per_second": {name: count / time.median for name, time in times.items()},
+            "seconds_per_case": {name: time.median / count for name, time in times.items()},
+            "over_reading": times["vaelab"].over(times["reading"]).median,
+        },
+    }
+    if plain is not None:
+        speed_up = times["plain_monai"].over(times["vaelab"])
+        result["preprocessing"]["times_as_fast_as_plain_monai"] = speed_up.summary()
+    with _scratch(folder) as cache:
+        result |= _from_cache(data, cases, cache, rounds, progress_bar)
+    return result
+
+
+def _from_cache(
+    data: SplitDataModule, cases: int, cache: Path, rounds: int, progress_bar: bool
+) -> dict[str, Any]:
+    filled = data.limited(cases, cache)
+    filled.preprocess("train")
+    dataset = filled.dataset("train")
+    read_all(dataset)
+    entries = sorted(path for path in cache.rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in entries)
+    loader = filled.loader("train", shuffle=True)
+    ways: dict[str, Callable[[], object]] = {
+        "loader": lambda: [batch["image"].shape for batch in loader],
+    }
+    if entries:  # there are none with dataset.cache_rate=0
+        ways["plain"] = lambda: [path.read_bytes() for path in entries]
+        ways["epoch"] = lambda: read_all(dataset)
+        if isinstance(data, ChestXrayDataModule):  # whose images stay in memory once they are read
+            ways["first"] = lambda: read_all(data.limited(cases, cache).dataset("train"))
+    times = time_in_turn(ways, rounds, seconds=0.2, progress_bar=progress_bar)
+    count = len(filled.splits["train"])
+    found: dict[str, Any] = {
+        "loader": {
+            "samples_per_second": count / times["loader"].median,
+            "batch_size": data.batch_size,
+            "num_workers": data.num_workers,
+        },
+    }
+    if entries:
+        found["cache"] = {
+            "bytes": size,
+            "bytes_per_case": size / count,
+            "gigabytes_per_second": {
+                name: size / times[name].median / 1e9 for name in ways if name != "loader"
+            },
+            "share_of_plain_read": times["plain"].over(times["epoch"]).summary(),
+        }
+    return found
+
+
+def read_all(dataset: Any) -> None:
+    """Every sample, all of its memory touched."""
+    for index in range(len(dataset)):
+        for value in dataset[index].values():
+            if isinstance(value, torch.Tensor):
+                value.flatten()[::PAGE].sum()
+
+
+def plain_monai(data: SplitDataModule) -> Compose | None:
+    """What one would write with MONAI alone for the same samples; None for an unknown dataset."""
+    if isinstance(data, BraTSDataModule):
+        settings = data.settings
+        images = list(settings["modalities"])
+        seg = ["seg"] if settings["with_seg"] else []
+        modes = ["bilinear"] * len(images) + ["nearest"] * len(seg)
+        return Compose(
+            [
+                LoadImaged([*images, *seg], image_only=True),
+                EnsureChannelFirstd([*images, *seg]),
+                Orientationd([*images, *seg], axcodes=settings["orientation"], labels=None),
+                Spacingd([*images, *seg], pixdim=settings["spacing"], mode=modes),
+                NormalizeIntensityd(images, nonzero=settings["nonzero"], channel_wise=True),
+                ConcatItemsd(images, name="image"),
+                ResizeWithPadOrCropd(["image", *seg], spatial_size=settings["roi_size"]),
+            ]
+        )
+    if isinstance(data, ChestXrayDataModule):
+        size = data.settings["image_size"]
+        return Compose(
+            [
+                LoadImaged(["path"], image_only=True),
+                EnsureChannelFirstd(["path"]),
+                Resized(["path"], spatial_size=size),
+            ]
+        )
+    return None
+
+
+def _files(records: Sequence[Record]) -> list[str]:
+    """Paths in the records."""
+    values = [str(value) for record in records for value in record.values()]
+    return [value for value in values if os.path.isfile(value)]
+
+
+def _read_raw(path: str) -> bytes:
+    """The bytes of a file, unpacked: what no way of reading can do without."""
+    content = Path(path).read_bytes()
+    return gzip.decompress(content) if path.endswith(".gz") else content
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A new folder below ``folder``, gone afterwards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = Path(tempfile.mkdtemp(dir=folder))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what MONAI's own readers and resampling announce."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,155 @@
+"""One job of Hydra: a run, alone or of a sweep, from its composed config to its exit status."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import signal
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from vaelab.atomic import NoSpaceError
+from vaelab.cli.run_config import RESOLVED, RunConfig, owns, trains
+from vaelab.cli.sweep import KEYBOARD_INTERRUPT, Attempt, Outcome, SweepRecord
+from vaelab.errors import EXIT_INTERRUPTED, Interrupted, UserError
+from vaelab.runs.status import Refused, as_number, begin, end, locked, read_status
+
+log = logging.getLogger(__name__)
+
+
+def run(config: RunConfig) -> Any:
+    """Seed, build, hand over. Returns what the task returns."""
+    import lightning as L  # seconds, and not needed for --help
+
+    from vaelab.assembly import Experiment
+    from vaelab.training.preemption import Preemption
+
+    _quieten_lightning()
+    L.seed_everything(config.values.train.seed, workers=True, verbose=False)
+    parts = config.build()
+    task = parts.pop("task")
+    with _keyboard_interrupts(), Preemption():
+        result = task(Experiment(**parts))
+    log.info("everything is in %s", parts["run_dir"])
+    return result
+
+
+def _quieten_lightning() -> None:
+    """Leave its warnings; drop its second console, its advertisement and its own deprecations."""
+    logging.getLogger("lightning").handlers.clear()
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")
+    # Ours read from memory or from a cache: workers are a choice, see conf/dataset.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+
+
+@contextmanager
+def _keyboard_interrupts() -> Iterator[None]:
+    """Undo what Lightning makes of Ctrl-C: SIGINT ignored from then on, and exit status 1."""
+    try:
+        yield
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from stop
+
+
+def job(cfg: DictConfig) -> Any:
+    """One run, alone or of a sweep; errors are told in one sentence, unless ``debug=true``.
+
+    Returns:
+        What the task returned. In a sweep always a number, which any Hydra sweeper can take for
+        its objective: NaN where there is none, so that the other jobs go on.
+    """
+    logging.captureWarnings(True)
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    attempt = Attempt.current()
+    if attempt is not None and attempt.stopped():
+        attempt.record(Outcome("not run"))
+        return float("nan")
+    result: Any = None
+    try:
+        if attempt is not None:
+            attempt.record(Outcome("running"))
+        result, outcome = _in_folder(cfg, run_dir, in_sweep=attempt is not None)
+    except (Exception, KeyboardInterrupt) as error:
+        outcome = _told(error, run_dir, cfg)
+    if attempt is not None:
+        attempt.record(outcome)
+        if outcome.state == "interrupted" and SweepRecord.open is not None:
+            sys.exit(outcome.code)  # at once: composing the other jobs takes time
+        return float("nan") if outcome.value is None else outcome.value
+    if outcome.code:
+        sys.exit(outcome.code)
+    return result
+
+
+def _in_folder(cfg: DictConfig, run_dir: Path, in_sweep: bool) -> tuple[Any, Outcome]:
+    """Run, with ``status.json`` and the folder's lock kept; skip what a sweep has done before."""
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # a process that DDP has started for this run
+        return run(RunConfig.load(run_dir)), Outcome("done")
+    if not owns(cfg, run_dir):
+        return run(RunConfig.of(cfg)), Outcome("done")
+    with locked(run_dir):
+        before = read_status(run_dir)
+        config = RunConfig.of(cfg)
+        if in_sweep and before is not None and before.state == "done":
+            log.info("done before, skipped: %s", run_dir)
+            return before.value, Outcome("skipped", before.value)
+        config.save()
+        with _status_kept(run_dir, _how_to_go_on(cfg, run_dir)):
+            result = run(config)
+            end(run_dir, "done", result)
+    return result, Outcome("done", as_number(result))
+
+
+@contextmanager
+def _status_kept(run_dir: Path, how: str) -> Iterator[None]:
+    begin(run_dir)
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt):
+        end(run_dir, "interrupted", error=how)
+        raise
+    except Exception as error:
+        with suppress(NoSpaceError):  # the first error is the one to tell
+            end(run_dir, "failed", error=str(error) or type(error).__name__)
+        raise
+
+
+def _told(error: BaseException, run_dir: Path, cfg: DictConfig) -> Outcome:
+    """Say in one sentence how a run ended that did not end well."""
+    if isinstance(error, (Interrupted, KeyboardInterrupt)):
+        # Without a config the run has not begun, and there is nothing to go on with.
+        how = _how_to_go_on(cfg, run_dir) if (run_dir / RESOLVED).is_file() else ""
+        log.warning("%s; %s", str(error) or "interrupted", how or "nothing has begun")
+        pressed = isinstance(error, KeyboardInterrupt)
+        return Outcome(
+            "interrupted", None, how, KEYBOARD_INTERRUPT if pressed else EXIT_INTERRUPTED
+        )
+    message = str(error) or type(error).__name__
+    expected = isinstance(error, (UserError, NoSpaceError, OmegaConfBaseException))
+    log.error("%s", message, exc_info=None if expected and not cfg.debug else error)
+    if isinstance(error, Refused):
+        return Outcome("refused", None, message, 1)
+    if not (run_dir / RESOLVED).is_file():
+        with suppress(NoSpaceError):
+            end(run_dir, "failed", error=message)
+    return Outcome("failed", None, message, 1)
+
+
+def _how_to_go_on(cfg: DictConfig, run_dir: Path) -> str:
+    folder = shlex.quote(os.path.relpath(run_dir))
+    if trains(cfg):
+        return f"go on with: python -m vaelab.run resume={folder}"
+    return f"the same command goes on with run_dir={folder}"

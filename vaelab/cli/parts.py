@@ -1,0 +1,110 @@
+"""The parts of a run: resolved, checked against what takes them, built."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationKeyError
+
+from vaelab.cli.targets import check_targets, parameters, type_hints
+from vaelab.errors import UserError
+
+PARTS = ("dataset", "model", "annealing", "hardware", "score", "logger", "train", "logging", "task")
+"""Groups and other nodes of the config that become objects."""
+
+
+def resolve(cfg: DictConfig) -> DictConfig:
+    """All interpolations replaced; paths of data made to hold from any folder.
+
+    Raises:
+        UserError: when the model asks for a key that the dataset does not have.
+    """
+    try:
+        values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except InterpolationKeyError as error:
+        choices = HydraConfig.get().runtime.choices
+        raise UserError(
+            f"{error.full_key}: {str(error).splitlines()[0]}: model={choices['model']} and "
+            f"dataset={choices['dataset']} do not fit together; model=resnet3d_vae is for volumes, "
+            "model=conv2d_vae for images"
+        ) from error
+    resolved = OmegaConf.create(values)
+    assert isinstance(resolved, DictConfig)
+    for key in ("root_dir", "cache_dir"):
+        value = resolved.dataset.get(key)
+        if value is not None:
+            resolved.dataset[key] = os.path.abspath(os.path.expanduser(str(value)))
+    return resolved
+
+
+def check_parts(values: DictConfig) -> None:
+    """Make sure that every part names what is ours to call, and only keys and values it takes.
+
+    Raises:
+        UserError: naming the first key that is wrong, its value and the cure.
+    """
+    check_targets(values)
+    for name in PARTS:
+        _check_types(values[name], name)
+
+
+def _check_types(node: Any, path: str) -> None:
+    """Compare every key and value of a config with what its ``_target_`` says it takes.
+
+    Raises:
+        UserError: naming the key, the value and what is needed.
+    """
+    if not isinstance(node, DictConfig):
+        return
+    from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
+    hints: dict[str, Any] = {}
+    if "_target_" in node:
+        _check_keys(node, path)
+        hints = type_hints(node["_target_"])
+    for key, value in node.items():
+        assert isinstance(key, str)
+        where = f"{path}.{key}"
+        if isinstance(value, DictConfig):
+            _check_types(value, where)  # an object to be built, which is not there yet
+        elif key in hints:
+            plain = OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
+            try:
+                TypeAdapter(hints[key]).validate_python(plain)
+            except PydanticSchemaGenerationError:
+                continue  # a type of our own: null, or an object that is built elsewhere
+            except ValidationError as error:
+                reasons = "; ".join(detail["msg"] for detail in error.errors())
+                raise UserError(f"{where}={plain}: {reasons}") from None
+
+
+def _check_keys(node: DictConfig, path: str) -> None:
+    known = parameters(node["_target_"])
+    if known is None:
+        return
+    for key in map(str, node):
+        # Those that begin with an underscore are Hydra's own.
+        if key not in known and not key.startswith("_"):
+            raise UserError(
+                f"{path}.{key}={node[key]}: {node['_target_'].rpartition('.')[2]} takes only "
+                f"{', '.join(known)}; leave it out with '~{path}.{key}'"
+            )
+
+
+def build(name: str, values: DictConfig | ListConfig) -> Any:
+    """One part as an object.
+
+    Raises:
+        UserError: the one that its constructor raised, or why there is none.
+    """
+    try:
+        return instantiate(values, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
+        raise UserError(f"{name}: cannot be built: {error}") from error

@@ -1,0 +1,1 @@
+"""Volumes of several series: index, grids, preprocessing, loaders."""

@@ -1,0 +1,318 @@
+"""Preprocessing of multi-modal volumes as MONAI dict transforms.
+
+``preprocessing`` is deterministic and can be cached; what is random comes after it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor, NibabelReader
+from monai.data.utils import AFFINE_TOL
+from monai.transforms import (
+    CastToTyped,
+    CenterSpatialCrop,
+    Compose,
+    ConcatItemsd,
+    EnsureChannelFirstd,
+    LoadImaged,
+    MapTransform,
+    Orientationd,
+    RandSpatialCropd,
+    ResampleToMatchd,
+    ResizeWithPadOrCropd,
+    SelectItemsd,
+    Spacingd,
+    ToTensord,
+)
+
+from vaelab.data.mri.voxels import read_voxels
+from vaelab.errors import UserError
+
+# Grids that agree to a tenth of a voxel are one grid: headers are rounded when they are written.
+GRID_TOLERANCE = 0.1
+PIECE = 2**15  # voxels that are summed at once
+
+
+class CheckSameGridd(MapTransform):
+    """Pass volumes on unchanged if they share one grid: the same shape, origin and axes.
+
+    Raises:
+        UserError: naming the subject, the modality, both shapes (or positions) and the cure.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Compare every key with the first."""
+        result = dict(data)
+        first, *others = self.key_iterator(result)
+        reference: MetaTensor = result[first]
+        for key in others:
+            volume: MetaTensor = result[key]
+            if volume.shape != reference.shape:
+                here, there = _size(volume), _size(reference)
+            elif not _same_affine(volume, reference):
+                here, there = _position(volume), _position(reference)
+            else:
+                continue
+            raise UserError(
+                f"subject {data['id']}: {key} has {here} after spacing, {first} has {there}; "
+                f"one grid is needed. Set dataset.align_to={first} to resample the others onto it"
+            )
+        return result
+
+
+class StoredTypeReader(NibabelReader):
+    """NIfTI voxels as they are stored where that is smaller than float32, so that less is moved.
+
+    They also stay in the order they are stored in: MONAI would turn them into C's order, which
+    takes as long as decoding them. Damage is an error; see ``read_voxels``.
+    """
+
+    def get_data(self, img: Any) -> tuple[Any, dict[str, Any]]:
+        """Voxels as a tensor, whose axes MONAI leaves as they are, and what the header says."""
+        voxels, meta = super().get_data(img)
+        return torch.from_numpy(voxels), meta
+
+    def _get_array_data(self, img: Any, filename: Any) -> np.ndarray:
+        # Not by filename, which comes from a field of this object: several threads share it.
+        voxels = read_voxels(img)
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is seen
+            smaller: np.ndarray = voxels.astype(_working_type(voxels.dtype), copy=False)
+        return smaller
+
+
+def _working_type(stored: np.dtype) -> type:
+    return {"u1": np.uint8, "i2": np.int16}.get(stored.str[1:], np.float32)
+
+
+class SpacedIfNeededd(Spacingd):
+    """MONAI's ``Spacingd``, which leaves volumes alone that have the spacing already.
+
+    MONAI does not resample those either, but makes float32 of them. Volumes that share a grid are
+    resampled as channels of one: where each voxel comes from is then found once for all.
+    """
+
+    def __call__(
+        self, data: Mapping[Hashable, torch.Tensor], lazy: bool | None = None
+    ) -> dict[Hashable, torch.Tensor]:
+        """Space volumes of shape (1, D, H, W)."""
+        result = dict(data)
+        keys = list(self.key_iterator(result))
+        if all(self._is_spaced(result[key]) for key in keys):
+            return result
+        for (*_, mode), group in self._on_one_grid(result).items():
+            # Contiguous: resampling walks along the last axis.
+            stacked = torch.cat([result[key].contiguous() for key in group])
+            spaced = self.spacing_transform(stacked, mode=mode, lazy=lazy)
+            result |= {key: spaced[i : i + 1] for i, key in enumerate(group)}
+        return result
+
+    def _on_one_grid(
+        self, data: Mapping[Hashable, torch.Tensor]
+    ) -> dict[tuple[Any, ...], list[Hashable]]:
+        """Shape, affine and mode of interpolation → keys of the volumes that share them."""
+        groups: dict[tuple[Any, ...], list[Hashable]] = {}
+        for key, mode in self.key_iterator(data, self.mode):
+            volume = data[key]
+            assert isinstance(volume, MetaTensor)
+            grid = tuple(volume.shape), tuple(volume.affine.flatten().tolist()), mode
+            groups.setdefault(grid, []).append(key)
+        return groups
+
+    def _is_spaced(self, volume: torch.Tensor) -> bool:
+        assert isinstance(volume, MetaTensor)
+        planned = self.spacing_transform(volume, lazy=True)  # touches no voxel
+        assert isinstance(planned, MetaTensor)
+        return tuple(planned.peek_pending_shape()) == tuple(volume.shape[1:]) and np.allclose(
+            planned.peek_pending_affine(), volume.affine, rtol=0, atol=AFFINE_TOL
+        )
+
+
+class Standardised(MapTransform):
+    """Subtract each volume's mean and divide by its standard deviation; the centre is kept.
+
+    What MONAI's ``NormalizeIntensityd(nonzero, channel_wise=True)`` and then
+    ``CenterSpatialCropd`` do, in less time and memory, because what is cropped off is only
+    measured; and to the same bits whatever the number of threads. A constant volume becomes 0.
+
+    Args:
+        keys: of the volumes.
+        roi_size: (D, H, W) of the part that is kept; a shorter axis stays as it is.
+        nonzero: measure and change only voxels that are not 0, as skull-stripped background is.
+    """
+
+    def __init__(self, keys: Sequence[str], roi_size: Sequence[int], nonzero: bool = False) -> None:
+        super().__init__(keys)
+        self.crop = CenterSpatialCrop(roi_size)
+        self.nonzero = nonzero
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Standardise volumes of shape (1, D, H, W) into float32."""
+        result = dict(data)
+        for key in self.key_iterator(result):
+            voxels = result[key].numpy()
+            mean, deviation = mean_and_deviation(voxels[voxels != 0] if self.nonzero else voxels)
+            kept = self.crop(result[key]).contiguous()  # cropped, and here still small
+            result[key] = (kept - mean).div_(deviation or 1.0)
+            if self.nonzero:
+                result[key][kept == 0] = 0.0
+        return result
+
+
+def mean_and_deviation(voxels: np.ndarray) -> tuple[float, float]:
+    """Mean and population standard deviation, summed in float64.
+
+    Both are 0 of nothing. Piece by piece: pieces stay in the cache of the processor, and their
+    order is always the same.
+    """
+    flat = voxels.ravel(order="K")
+    if not flat.size:
+        return 0.0, 0.0
+    origin = float(flat[0])  # near the values, so that the squares do not cancel; exact if constant
+    total = squares = 0.0
+    for start in range(0, flat.size, PIECE):
+        piece = flat[start : start + PIECE].astype(np.float64)
+        piece -= origin
+        total += float(piece.sum())
+        squares += float(np.einsum("i,i", piece, piece))
+    mean = total / flat.size
+    variance = max(squares / flat.size - mean**2, 0.0)
+    return origin + mean, math.sqrt(variance)
+
+
+def preprocessing(
+    modalities: Sequence[str],
+    roi_size: Sequence[int],
+    spacing: Sequence[float],
+    orientation: str,
+    align_to: str | None,
+    with_seg: bool,
+    nonzero: bool = False,
+) -> list[Any]:
+    """The deterministic transforms: a record of paths → ``image`` and ``seg`` at ``roi_size``.
+
+    ``image`` is float32 of shape (C, D, H, W), ``seg`` uint8 labels of shape (1, D, H, W).
+
+    Args:
+        modalities: keys of the volumes, in the order of the channels of ``image``.
+        roi_size: (D, H, W) in voxels of the result, by centred padding or cropping.
+        spacing: voxel size in mm, for each axis.
+        orientation: axis codes, such as "RAS".
+        align_to: modality onto whose grid the others are resampled, or None to demand one grid.
+        with_seg: whether records have a ``seg``.
+        nonzero: standardise voxels that are not 0 among themselves and leave the others at 0.
+    """
+    seg = ["seg"] if with_seg else []
+    volumes = [*modalities, *seg]
+    modes = dict.fromkeys(modalities, "bilinear") | dict.fromkeys(seg, "nearest")
+    spaced = [align_to] if align_to else volumes
+    matched = [key for key in volumes if key not in spaced]
+    align = []
+    if align_to and matched:
+        modes_matched = [modes[key] for key in matched]
+        align = [ResampleToMatchd(matched, key_dst=align_to, mode=modes_matched)]
+    return [
+        _load(volumes),
+        EnsureChannelFirstd(volumes),
+        # labels=None: take the axes from the affine, where MONAI's default labels warn.
+        Orientationd(volumes, axcodes=orientation, labels=None),
+        SpacedIfNeededd(spaced, pixdim=tuple(spacing), mode=[modes[key] for key in spaced]),
+        *align,
+        CheckSameGridd(volumes),
+        Standardised(modalities, tuple(roi_size), nonzero),
+        ResizeWithPadOrCropd(volumes, spatial_size=tuple(roi_size)),  # first, to concatenate less
+        ConcatItemsd(modalities, name="image"),
+        SelectItemsd(["image", *seg, "id"]),  # the single modalities would double the cache
+        CastToTyped(["image", *seg], dtype=[torch.float32, *([torch.uint8] if with_seg else [])]),
+    ]
+
+
+class RandCropIfLargerd(RandSpatialCropd):
+    """MONAI's ``RandSpatialCropd``, which leaves samples alone that have the size already.
+
+    MONAI writes down that it moved nothing, which takes as long as reading a small sample.
+
+    Args:
+        keys: of the tensors, all of one size.
+        roi_size: (D, H, W) of the crop.
+    """
+
+    def __init__(self, keys: Sequence[str], roi_size: Sequence[int]) -> None:
+        super().__init__(keys, roi_size=tuple(roi_size), random_size=False)
+        self.roi_size = tuple(roi_size)
+
+    def __call__(
+        self, data: Mapping[Hashable, torch.Tensor], lazy: bool | None = None
+    ) -> dict[Hashable, torch.Tensor]:
+        """Crop tensors of shape (C, D, H, W)."""
+        if all(tuple(data[key].shape[1:]) == self.roi_size for key in self.keys):
+            return dict(data)
+        cropped: dict[Hashable, torch.Tensor] = super().__call__(data, lazy)
+        return cropped
+
+
+def train_pipeline(
+    deterministic: Sequence[Any], roi_size: Sequence[int], with_seg: bool
+) -> Compose:
+    """Preprocessing, a random crop of ``roi_size``, tensors.
+
+    The crop equals the padded size and so moves nothing today; it is the place where an
+    experiment with larger padding starts to vary.
+    """
+    keys = _batch_keys(with_seg)
+    crop = RandCropIfLargerd(keys, roi_size)
+    return Compose([*deterministic, crop, *_to_batch(with_seg)])
+
+
+def val_pipeline(deterministic: Sequence[Any], with_seg: bool) -> Compose:
+    """Preprocessing and tensors; nothing random."""
+    return Compose([*deterministic, *_to_batch(with_seg)])
+
+
+def _load(volumes: Sequence[str]) -> LoadImaged:
+    # Where pydicom is installed, MONAI announces a GPU decoder of DICOM that is not there.
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+        reader: Any = StoredTypeReader()  # MONAI's annotation leaves instances out
+        return LoadImaged(volumes, reader=reader, dtype=None, image_only=True)
+
+
+def _batch_keys(with_seg: bool) -> list[str]:
+    return ["image", "seg"] if with_seg else ["image"]
+
+
+def _to_batch(with_seg: bool) -> list[Any]:
+    """Plain tensors. The records of applied transforms that MONAI leaves beside them are dropped:
+    they hold objects that a cache entry could not be read back with.
+    """
+    keys = _batch_keys(with_seg)
+    return [ToTensord(keys, track_meta=False), SelectItemsd([*keys, "id"])]
+
+
+def _size(volume: MetaTensor) -> str:
+    return f"shape {tuple(volume.shape[1:])}"
+
+
+def _position(volume: MetaTensor) -> str:
+    ends = torch.tensor([[0, 0, 0, 1], [*(side - 1 for side in volume.shape[1:]), 1]])
+    first, last = (ends.to(volume.affine) @ volume.affine.T)[:, :3].tolist()
+    origin, end = (", ".join(f"{value:.2f}" for value in corner) for corner in (first, last))
+    return f"shape {tuple(volume.shape[1:])} and reaches from ({origin}) to ({end}) mm"
+
+
+def _same_affine(one: MetaTensor, other: MetaTensor) -> bool:
+    """Whether all corners of two equally large grids lie within GRID_TOLERANCE voxels."""
+    far = np.array([*one.shape[1:]], dtype=float) - 1
+    corners = np.array(np.meshgrid(*[(0.0, end) for end in far])).reshape(3, -1)
+    corners = np.vstack([corners, np.ones((1, corners.shape[1]))])
+    a, b = np.asarray(one.affine), np.asarray(other.affine)
+    distance = np.linalg.norm((a @ corners - b @ corners)[:3], axis=0)
+    voxel = np.linalg.norm(a[:3, :3], axis=0).min()
+    return bool((distance <= GRID_TOLERANCE * voxel).all())

@@ -1,0 +1,1 @@
+"""Data made by a generator, for those who have none."""

@@ -1,0 +1,1 @@
+"""X-ray images: index, leaks, decoding, loaders."""

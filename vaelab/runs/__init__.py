@@ -1,0 +1,1 @@
+"""A run folder on disk: its names, its status, its history, what it holds."""

@@ -1,0 +1,71 @@
+"""Runs in processes of their own: what crashes, or runs out of memory, costs that run alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+
+import vaelab
+from vaelab.errors import EXIT_INTERRUPTED, Interrupted
+from vaelab.runs.status import Status, read_status
+
+
+def run_apart(folder: Path, arguments: Sequence[str], console: Path | None = None) -> Status:
+    """Run the door in a process of its own, and wait for its end.
+
+    Args:
+        folder: of the run.
+        arguments: of the door.
+        console: file that what it says is added to; None is where this process says it.
+
+    Returns:
+        How the run ended: "done", or "failed" with the reason, in its own words if it has any.
+
+    Raises:
+        Interrupted: when it was asked to stop. SIGTERM is passed on to it: it can save itself.
+    """
+    # This very package, whatever else is installed.
+    package = str(Path(vaelab.__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    with ExitStack() as stack:
+        output = None if console is None else stack.enter_context(console.open("ab"))
+        process = stack.enter_context(
+            subprocess.Popen(  # noqa: S603  # our own door, and no shell
+                [sys.executable, "-m", "vaelab.run", *arguments],
+                stdout=output,
+                stderr=None if output is None else subprocess.STDOUT,
+                env={**os.environ, "PYTHONPATH": path},
+            )
+        )
+        stack.enter_context(_passing_on_sigterm(process))
+        code = process.wait()
+    if code == EXIT_INTERRUPTED:
+        raise Interrupted(f"{folder.name} was asked to stop, and has saved itself")
+    status = read_status(folder)
+    if code == 0 and status is not None:
+        return status
+    error = status.error if status is not None else ""
+    return Status("failed", error=error or _last_line(console) or f"exit status {code}")
+
+
+def _last_line(console: Path | None) -> str:
+    said = "" if console is None else console.read_text("utf-8", errors="replace").strip()
+    return said.splitlines()[-1] if said else ""
+
+
+@contextmanager
+def _passing_on_sigterm(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        process.terminate()
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
