@@ -15,6 +15,7 @@ from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
 from vaelab.models.vae import VAE
 from vaelab.objective.annealing import Annealing
+from vaelab.runs.folder import RunFolder
 from vaelab.training.hardware import Hardware
 from vaelab.training.module import MONITORS
 
@@ -70,10 +71,10 @@ class LoggingSettings:
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Run:
     """A run folder and the parts that work in it."""
 
-    run_dir: Path
+    folder: RunFolder
     data: SplitDataModule
     model: VAE
     annealing: Annealing
@@ -90,4 +91,4 @@ class Experiment:
     @property
     def weights(self) -> Path:
         """The best network of this run as a plain state dict."""
-        return self.run_dir / "checkpoints" / self.train.weights_name
+        return self.folder.weights(self.train.weights_name)

@@ -43,7 +43,7 @@ def work(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         done.append({"resume": config.values.resume, "beta": config.values.train.kl_beta})
         return float(config.values.train.kl_beta)
 
-    monkeypatch.setattr(job_module, "run", note)
+    monkeypatch.setattr(job_module, "carry_out", note)
     return done
 
 
@@ -195,7 +195,7 @@ def test_jobs_share_one_cache_unless_the_user_has_chosen_one(
 ):
     folders: list[str] = []
     note = lambda config: folders.append(config.values.dataset.cache_dir)  # noqa: E731
-    monkeypatch.setattr(job_module, "run", note)
+    monkeypatch.setattr(job_module, "carry_out", note)
     assert door("-m", "train.kl_beta=1,2") == 0
     assert set(folders) == {str(sweeps()[0].absolute() / "cache")}
     folders.clear()
@@ -324,7 +324,7 @@ def test_an_interruption_ends_the_sweep_and_says_how_to_go_on(
             raise error
         return 0.0
 
-    monkeypatch.setattr(job_module, "run", interrupted)
+    monkeypatch.setattr(job_module, "carry_out", interrupted)
     assert door("-m", "train.kl_beta=1,2,3") == code
     (folder,) = sweeps()
     assert states(folder) == ["done", "interrupted"]
@@ -344,7 +344,7 @@ def test_an_interrupted_run_has_a_status_of_its_own(
     def interrupted(config: RunConfig) -> float:
         raise error
 
-    monkeypatch.setattr(job_module, "run", interrupted)
+    monkeypatch.setattr(job_module, "carry_out", interrupted)
     assert door("run_dir=a,strange name") == code
     status = read_status(Path("a,strange name"))
     assert status is not None
@@ -358,7 +358,7 @@ def test_an_interrupted_task_that_does_not_train_is_not_resumed_but_run_again(
     def interrupted(config: RunConfig) -> float:
         raise Interrupted("stopped by SIGTERM")
 
-    monkeypatch.setattr(job_module, "run", interrupted)
+    monkeypatch.setattr(job_module, "carry_out", interrupted)
     assert door("task=growth", "run_dir=here") == EXIT_INTERRUPTED
     how = "the same command goes on with run_dir=here"
     assert f"stopped by SIGTERM; {how}" in capfd.readouterr().out

@@ -75,7 +75,7 @@ def test_the_saved_config_of_somebody_else_runs_no_program(
     capfd: pytest.CaptureFixture[str],
 ):
     with monkeypatch.context() as without_training:
-        without_training.setattr(job_module, "run", lambda config: 0.0)
+        without_training.setattr(job_module, "carry_out", lambda config: 0.0)
         assert door(*TINY_MRI, "run_dir=theirs") == 0
     saved = tmp_path / "theirs" / "config_resolved.yaml"
     config = OmegaConf.load(saved)

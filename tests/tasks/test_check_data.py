@@ -20,6 +20,7 @@ from vaelab.data.findings import Examination, Finding
 from vaelab.data.index import Record
 from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
+from vaelab.runs.folder import RunFolder
 from vaelab.tasks.check_data import CheckData, Summary, grouped
 
 from ..conftest import TINY_MRI, TINY_XRAY, Door
@@ -189,10 +190,10 @@ class CheckedData(OtherData):
 
 
 class Stage:
-    """As much of an experiment as the task needs."""
+    """As much of a run as the task needs."""
 
     def __init__(self, data: SplitDataModule, run_dir: Path) -> None:
-        self.data, self.run_dir = data, run_dir
+        self.data, self.folder = data, RunFolder(run_dir)
         self.logging = type("Quiet", (), {"progress_bar": False})
 
 

@@ -16,7 +16,8 @@ from PIL import Image
 from vaelab.errors import UserError
 from vaelab.evaluation.comparison import Comparison
 from vaelab.runs.differences import config_differences, data_differences
-from vaelab.runs.folder import read_runs
+from vaelab.runs.folder import RunFolder
+from vaelab.runs.reading import read_runs
 from vaelab.tasks.compare import Compare
 
 from ..conftest import TINY_XRAY, Door
@@ -119,7 +120,7 @@ def better(factor: float) -> dict[str, tuple[float, ...]]:
 def compare(*runs: Path | str, out: Path | None = None, own: Path | None = None) -> None:
     output_dir = None if out is None else str(out)
     task = Compare([str(run) for run in runs] if len(runs) > 1 else str(runs[0]), output_dir)
-    task(SimpleNamespace(run_dir=own))  # type: ignore[arg-type]  # the only part it may use
+    task(SimpleNamespace(folder=RunFolder(own)))  # type: ignore[arg-type]  # the only part it may use
 
 
 def table(folder: Path) -> dict[str, dict[str, str]]:

@@ -71,8 +71,8 @@ def test_both_files_hold_what_the_network_says_bit_for_bit(door: Door, run_3d: P
     said: list[tuple[torch.Tensor, ...]] = []
     original = module.load_model
 
-    def listening(experiment):
-        model = original(experiment)
+    def listening(run):
+        model = original(run)
         forward = model.forward
 
         def forward_and_keep(x):

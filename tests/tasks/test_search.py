@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from vaelab.errors import UserError
+from vaelab.runs.folder import RunFolder
 from vaelab.runs.status import Status, begin, end
 from vaelab.tasks import search as module
 from vaelab.tasks.search import Search
@@ -51,12 +52,12 @@ def trials(monkeypatch: pytest.MonkeyPatch) -> Trials:
 def search(folder: Path, **settings: Any) -> float:
     folder.mkdir(exist_ok=True)
     task = Search(**({"space": SPACE, "trials": 4} | settings))
-    experiment: Any = SimpleNamespace(
-        run_dir=folder,
+    run: Any = SimpleNamespace(
+        folder=RunFolder(folder),
         train=SimpleNamespace(seed=0),
         logging=SimpleNamespace(progress_bar=False),
     )
-    return task(experiment)
+    return task(run)
 
 
 def table(folder: Path) -> list[dict[str, str]]:

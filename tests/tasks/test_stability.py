@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from vaelab.assembly import Experiment
+from vaelab.assembly import Run
 from vaelab.cli.run_config import RunConfig
 from vaelab.errors import UserError
 from vaelab.evaluation.rescan import Rescan
@@ -46,12 +46,12 @@ def run_dir(door: Door, phantoms: str, trained: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
-def experiment_of(run_dir: Path) -> Experiment:
+def run_of(run_dir: Path) -> Run:
     config = RunConfig.load(run_dir)
     config.values.run_dir = str(run_dir)
     parts = config.build()
     parts.pop("task")
-    return Experiment(**parts)
+    return Run(**parts)
 
 
 def result_of(run_dir: Path) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def test_a_seed_is_trained_once_on_the_split_of_the_run(
     door: Door, started: list[list[str]], run_dir: Path
 ):
     child = run_dir / "seeds" / "seed_5"
-    assert train_seeds(experiment_of(run_dir), [5]) == [child]
+    assert train_seeds(run_of(run_dir), [5]) == [child]
     first = (child / "checkpoints" / "vae_best.pth").stat().st_mtime_ns
     assert not (child / "splits").exists()  # the run's own is used
     assert not torch.equal(
@@ -172,7 +172,7 @@ def test_a_seed_that_was_cut_off_goes_on_with_the_same_command(
 ):
     config = run_dir / "config_resolved.yaml"
     config.write_text(config.read_text().replace("max_epochs: 1\n", "max_epochs: 3\n"))
-    undisturbed = experiment_of(shutil.copytree(run_dir, tmp_path / "undisturbed"))
+    undisturbed = run_of(shutil.copytree(run_dir, tmp_path / "undisturbed"))
     (whole,) = train_seeds(undisturbed, [5])
 
     validate, validated = VAELitModule.on_validation_epoch_end, 0
@@ -186,17 +186,17 @@ def test_a_seed_that_was_cut_off_goes_on_with_the_same_command(
 
     monkeypatch.setattr(VAELitModule, "on_validation_epoch_end", failing)
     with pytest.raises(UserError, match=r"training of seed 5 failed: .*the same command goes on"):
-        train_seeds(experiment_of(run_dir), [5])
+        train_seeds(run_of(run_dir), [5])
     child = run_dir / "seeds" / "seed_5"
     assert len(read_history(child / "logs" / "metrics.csv")["train/loss"]) == 1
     monkeypatch.setattr(VAELitModule, "on_validation_epoch_end", validate)
-    assert train_seeds(experiment_of(run_dir), [5]) == [child]
+    assert train_seeds(run_of(run_dir), [5]) == [child]
     assert started[-1] == [f"resume={child}"]
     metrics = [(seed / "logs" / "metrics.csv").read_bytes() for seed in (whole, child)]
     assert metrics[0] == metrics[1]
     assert torch.equal(weights_of(whole)["mu_head.weight"], weights_of(child)["mu_head.weight"])
 
-    assert train_seeds(experiment_of(run_dir), [5]) == [child]
+    assert train_seeds(run_of(run_dir), [5]) == [child]
     assert len(started) == 3  # what is done is not done again
 
 
@@ -214,7 +214,7 @@ def test_a_seed_that_was_cut_off_before_its_first_checkpoint_starts_anew(
         return Status("done")
 
     monkeypatch.setattr(seed_runs, "run_apart", begin)
-    train_seeds(experiment_of(run_dir), [5])
+    train_seeds(run_of(run_dir), [5])
     assert begun[-1] == f"run_dir={left.parent}"
 
 

@@ -18,19 +18,20 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from vaelab.atomic import NoSpaceError
-from vaelab.cli.run_config import RESOLVED, RunConfig, owns, trains
+from vaelab.cli.run_config import RunConfig, owns, trains
 from vaelab.cli.sweep import KEYBOARD_INTERRUPT, Attempt, Outcome, SweepRecord
 from vaelab.errors import EXIT_INTERRUPTED, Interrupted, UserError
+from vaelab.runs.folder import RunFolder
 from vaelab.runs.status import Refused, as_number, begin, end, locked, read_status
 
 log = logging.getLogger(__name__)
 
 
-def run(config: RunConfig) -> Any:
+def carry_out(config: RunConfig) -> Any:
     """Seed, build, hand over. Returns what the task returns."""
     import lightning as L  # seconds, and not needed for --help
 
-    from vaelab.assembly import Experiment
+    from vaelab.assembly import Run
     from vaelab.training.preemption import Preemption
 
     _quieten_lightning()
@@ -38,8 +39,8 @@ def run(config: RunConfig) -> Any:
     parts = config.build()
     task = parts.pop("task")
     with _keyboard_interrupts(), Preemption():
-        result = task(Experiment(**parts))
-    log.info("everything is in %s", parts["run_dir"])
+        result = task(Run(**parts))
+    log.info("everything is in %s", parts["folder"])
     return result
 
 
@@ -97,9 +98,9 @@ def job(cfg: DictConfig) -> Any:
 def _in_folder(cfg: DictConfig, run_dir: Path, in_sweep: bool) -> tuple[Any, Outcome]:
     """Run, with ``status.json`` and the folder's lock kept; skip what a sweep has done before."""
     if os.environ.get("LOCAL_RANK", "0") != "0":  # a process that DDP has started for this run
-        return run(RunConfig.load(run_dir)), Outcome("done")
+        return carry_out(RunConfig.load(run_dir)), Outcome("done")
     if not owns(cfg, run_dir):
-        return run(RunConfig.of(cfg)), Outcome("done")
+        return carry_out(RunConfig.of(cfg)), Outcome("done")
     with locked(run_dir):
         before = read_status(run_dir)
         config = RunConfig.of(cfg)
@@ -108,7 +109,7 @@ def _in_folder(cfg: DictConfig, run_dir: Path, in_sweep: bool) -> tuple[Any, Out
             return before.value, Outcome("skipped", before.value)
         config.save()
         with _status_kept(run_dir, _how_to_go_on(cfg, run_dir)):
-            result = run(config)
+            result = carry_out(config)
             end(run_dir, "done", result)
     return result, Outcome("done", as_number(result))
 
@@ -131,7 +132,7 @@ def _told(error: BaseException, run_dir: Path, cfg: DictConfig) -> Outcome:
     """Say in one sentence how a run ended that did not end well."""
     if isinstance(error, (Interrupted, KeyboardInterrupt)):
         # Without a config the run has not begun, and there is nothing to go on with.
-        how = _how_to_go_on(cfg, run_dir) if (run_dir / RESOLVED).is_file() else ""
+        how = _how_to_go_on(cfg, run_dir) if RunFolder(run_dir).is_run else ""
         log.warning("%s; %s", str(error) or "interrupted", how or "nothing has begun")
         pressed = isinstance(error, KeyboardInterrupt)
         return Outcome(
@@ -142,7 +143,7 @@ def _told(error: BaseException, run_dir: Path, cfg: DictConfig) -> Outcome:
     log.error("%s", message, exc_info=None if expected and not cfg.debug else error)
     if isinstance(error, Refused):
         return Outcome("refused", None, message, 1)
-    if not (run_dir / RESOLVED).is_file():
+    if not RunFolder(run_dir).is_run:
         with suppress(NoSpaceError):
             end(run_dir, "failed", error=message)
     return Outcome("failed", None, message, 1)

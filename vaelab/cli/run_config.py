@@ -22,9 +22,9 @@ from vaelab.atomic import replacing
 from vaelab.cli.parts import PARTS, build, check_parts, resolve
 from vaelab.errors import UserError
 from vaelab.runs.config_difference import deciding, differences, rerooted
+from vaelab.runs.folder import CONFIG, RunFolder
 from vaelab.runs.status import SWEEP, Refused
 
-RESOLVED = "config_resolved.yaml"
 TRAINING = "vaelab.tasks.train.Train"
 # Tasks that need no trained run: run_dir=<new folder> is where they write.
 STANDALONE = ("train", "check_data", "compare", "search", "benchmark", "growth")
@@ -74,7 +74,7 @@ def arguments_for(arguments: Sequence[str]) -> list[str]:
         run_dir = resume
         arguments = [*arguments, _as_typed(f"run_dir={resume}")]
     assert run_dir is not None
-    saved = Path(run_dir) / RESOLVED
+    saved = Path(run_dir) / CONFIG
     if not saved.is_file():
         if resume in (None, "null") and named.get("task", "train") in STANDALONE:
             return list(arguments)  # a new run, in a folder that the user has chosen
@@ -85,7 +85,7 @@ def arguments_for(arguments: Sequence[str]) -> list[str]:
                 "goes on when its command is run again"
             )
         raise UserError(
-            f"{key}={run_dir}: not a run folder, it has no {RESOLVED}; "
+            f"{key}={run_dir}: not a run folder, it has no {CONFIG}; "
             "runs are in outputs/ and multirun_sweeps/"
         )
     if "experiment" in named:
@@ -131,7 +131,7 @@ class RunConfig:
         """
         run_dir = Path(HydraConfig.get().runtime.output_dir)
         cfg.run_dir = str(run_dir)
-        saved = run_dir / RESOLVED
+        saved = run_dir / CONFIG
         in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         if in_sweep:
             _share_cache(cfg)
@@ -161,18 +161,18 @@ class RunConfig:
     @staticmethod
     def load(run_dir: Path) -> RunConfig:
         """The config that a run has saved."""
-        saved = OmegaConf.load(run_dir / RESOLVED)
+        saved = OmegaConf.load(run_dir / CONFIG)
         assert isinstance(saved, DictConfig)
         return RunConfig(saved, owner=False)
 
     def save(self) -> None:
         """Write ``config_resolved.yaml``, unless the run belongs to another task."""
         if self.owner:
-            with replacing(Path(self.values.run_dir) / RESOLVED) as partial:
+            with replacing(Path(self.values.run_dir) / CONFIG) as partial:
                 partial.write_text(OmegaConf.to_yaml(self.values), encoding="utf-8")
 
     def build(self) -> dict[str, Any]:
-        """Every part of the config as an object, by the name that ``Experiment`` gives it.
+        """Every part of the config as an object, by the name that ``Run`` gives it.
 
         Raises:
             UserError: the one that a constructor raised.
@@ -180,7 +180,7 @@ class RunConfig:
         check_parts(self.values)
         built = {name: build(name, self.values[name]) for name in PARTS}
         return {
-            "run_dir": Path(self.values.run_dir),
+            "folder": RunFolder(Path(self.values.run_dir)),
             "data": built.pop("dataset"),
             "loggers": list(built.pop("logger").values()),
             "resume": bool(self.values.resume),
@@ -192,7 +192,7 @@ class RunConfig:
 def owns(cfg: DictConfig, run_dir: Path) -> bool:
     """Whether a task makes the run in ``run_dir``, and does not merely look at one there."""
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-    return trains(cfg) or in_sweep or not (run_dir / RESOLVED).is_file()
+    return trains(cfg) or in_sweep or not (run_dir / CONFIG).is_file()
 
 
 def trains(cfg: DictConfig) -> bool:

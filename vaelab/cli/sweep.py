@@ -36,7 +36,7 @@ from vaelab.atomic import replacing, write_json
 from vaelab.cli.sweep_jobs import check_jobs
 from vaelab.errors import EXIT_INTERRUPTED, UserError
 from vaelab.runs.config_difference import deciding, differences
-from vaelab.runs.status import STATUS, SWEEP
+from vaelab.runs.status import SWEEP, read_status
 
 log = logging.getLogger(__name__)
 
@@ -279,7 +279,8 @@ def _name_sibling(folder: Path, base: dict[str, Any]) -> None:
     siblings = [
         path
         for path in folder.parent.glob(f"*/{SWEEP}")
-        if path.parent.name.rpartition("_")[0] == prefix and any(path.parent.glob(f"*/{STATUS}"))
+        if path.parent.name.rpartition("_")[0] == prefix
+        and any(map(read_status, path.parent.iterdir()))
     ]
     if siblings:
         latest = max(siblings, key=lambda path: path.stat().st_mtime)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from vaelab.report.canvas import printable
 from vaelab.report.comparison_html import Winner
 from vaelab.runs.differences import config_differences, data_differences, short_names
-from vaelab.runs.folder import RunFolder, names_of
+from vaelab.runs.reading import TrainingRun, names_of
 
 NAN = float("nan")
 
@@ -40,7 +40,7 @@ class Standing:
     average_precision: float
 
     @staticmethod
-    def of(run: RunFolder, name: str) -> Standing:
+    def of(run: TrainingRun, name: str) -> Standing:
         """Read from the history and, for detection, from ``metrics.json``."""
         train = run.config.get("train", {})
         monitor = str(train.get("monitor", ""))
@@ -128,7 +128,7 @@ class Comparison:
         left_out: run → why it is in the table only.
     """
 
-    runs: Sequence[RunFolder]
+    runs: Sequence[TrainingRun]
     standings: Sequence[Standing]
     differences: Mapping[str, Sequence[Any]]
     data_differ: bool
@@ -137,7 +137,7 @@ class Comparison:
     left_out: Mapping[str, str]
 
     @staticmethod
-    def of(runs: Sequence[RunFolder]) -> Comparison:
+    def of(runs: Sequence[TrainingRun]) -> Comparison:
         """Compare runs that have been read."""
         standings = [Standing.of(run, name) for run, name in zip(runs, names_of(runs), strict=True)]
         differences = config_differences([run.config for run in runs if run.config])
@@ -182,7 +182,7 @@ class Comparison:
         unique = labels.count(label) == 1
         return label if label and unique and len(label) <= 44 else self.standings[place].name
 
-    def drawn(self) -> list[tuple[RunFolder, Standing, str]]:
+    def drawn(self) -> list[tuple[TrainingRun, Standing, str]]:
         """Runs that have ended well, with a label."""
         return [
             (run, standing, self.label(place))
@@ -223,7 +223,7 @@ class Comparison:
         return criterion.best(finite) if finite else None
 
 
-def _why_left_out(run: RunFolder, standing: Standing) -> str:
+def _why_left_out(run: TrainingRun, standing: Standing) -> str:
     if run.state != "done":
         return f"{run.state}: {printable(' '.join(run.error.split()), 300)}".rstrip(": ")
     if not run.history:

@@ -20,7 +20,7 @@ from vaelab.anomaly.calibration import ConformalCalibration
 from vaelab.anomaly.detector import AnomalyDetector, Finding
 from vaelab.anomaly.maps import heat_scale
 from vaelab.anomaly.scores import FittedScore, Score
-from vaelab.assembly import Experiment
+from vaelab.assembly import Run
 from vaelab.atomic import write_json
 from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
@@ -29,41 +29,33 @@ from vaelab.training.checkpoint import load_weights
 
 log = logging.getLogger(__name__)
 
-CALIBRATION = "calibration.json"
-"""In a run folder: the scores of held-out normal images, and which score of what gave them."""
-
-HEAT_SCALE = "heat_scale.json"
-"""In a run folder: where its heat maps are brightest, and which weights and maps that is of."""
-
 HEAT_QUANTILE = 0.995
 # Every volume gives as many residuals to the scale as this at most: a cohort at 128³ has billions.
 RESIDUALS_PER_BATCH = 100_000
 
 
-def load_model(experiment: Experiment) -> VAE:
+def load_model(run: Run) -> VAE:
     """The run's best network in evaluation mode, on the chosen hardware.
 
     Raises:
         UserError: when the run has no trained network.
     """
-    if not experiment.weights.is_file():
+    if not run.weights.is_file():
         raise UserError(
-            f"{experiment.weights}: no such file; name a trained run with run_dir=outputs/<run>"
+            f"{run.weights}: no such file; name a trained run with run_dir=outputs/<run>"
         )
-    return load_weights(experiment.model, experiment.weights).to(experiment.hardware.device)
+    return load_weights(run.model, run.weights).to(run.hardware.device)
 
 
-def load_detector(experiment: Experiment) -> AnomalyDetector:
+def load_detector(run: Run) -> AnomalyDetector:
     """The run's best network with the chosen score, on the chosen hardware.
 
     Raises:
         UserError: when the run has no trained network.
     """
-    model = load_model(experiment)
-    detector = AnomalyDetector(
-        model, experiment.score, experiment.hardware.device, experiment.map_sigma
-    )
-    fit(experiment.score, detector, experiment.data)
+    model = load_model(run)
+    detector = AnomalyDetector(model, run.score, run.hardware.device, run.map_sigma)
+    fit(run.score, detector, run.data)
     return detector
 
 
@@ -81,32 +73,32 @@ def judged_split(data: SplitDataModule) -> str:
     return next(name for name in ("test_full", "test", "val") if name in data.splits)
 
 
-def calibrate(experiment: Experiment, detector: AnomalyDetector) -> ConformalCalibration:
+def calibrate(run: Run, detector: AnomalyDetector) -> ConformalCalibration:
     """Scores of held-out normal images, one of each patient, for conformal p-values.
 
     From the split ``calibration`` where there is one; else from ``val``, which has chosen the
     epoch, so that false alarms may be a little more than promised. They are kept in the run's
     ``calibration.json``, with what they are of.
     """
-    split = "calibration" if "calibration" in experiment.data.splits else "val"
-    patients = {record["id"]: record["patient"] for record in experiment.data.splits[split]}
+    split = "calibration" if "calibration" in run.data.splits else "val"
+    patients = {record["id"]: record["patient"] for record in run.data.splits[split]}
     first: dict[str, float] = {}
-    for batch, finding in examine(detector, experiment.data.loader(split)):
+    for batch, finding in examine(detector, run.data.loader(split)):
         for identifier, score in zip(batch["id"], finding.score.tolist(), strict=True):
             first.setdefault(patients[identifier], score)
     calibration = ConformalCalibration(np.array(list(first.values())))
-    content = _judge_of(experiment) | {"split": split} | calibration.to_json()
-    write_json(experiment.run_dir / CALIBRATION, content)
+    content = _judge_of(run) | {"split": split} | calibration.to_json()
+    write_json(run.folder.calibration, content)
     return calibration
 
 
-def load_calibration(experiment: Experiment) -> ConformalCalibration | None:
+def load_calibration(run: Run) -> ConformalCalibration | None:
     """The run's own, if it is of the score and weights in use; else None, and the log says why.
 
     Raises:
         UserError: when the file is damaged.
     """
-    path = experiment.run_dir / CALIBRATION
+    path = run.folder.calibration
     if not path.is_file():
         log.info(
             "%s does not exist: there are no p-values and flags; task=evaluate writes it where "
@@ -115,7 +107,7 @@ def load_calibration(experiment: Experiment) -> ConformalCalibration | None:
         )
         return None
     content = _read(path)
-    for key, now in _judge_of(experiment).items():
+    for key, now in _judge_of(run).items():
         if content.get(key, now) != now:  # whoever writes only scores vouches for them
             log.warning(
                 "%s is of %s %s, not %s: there are no p-values and flags; "
@@ -126,9 +118,9 @@ def load_calibration(experiment: Experiment) -> ConformalCalibration | None:
     return ConformalCalibration.from_json(content, path)
 
 
-def _judge_of(experiment: Experiment) -> dict[str, Any]:
+def _judge_of(run: Run) -> dict[str, Any]:
     """What a number of this run depends on: the score, its parameters, the weights."""
-    return describe_score(experiment.score) | {"weights_sha256": weights_digest(experiment.weights)}
+    return describe_score(run.score) | {"weights_sha256": weights_digest(run.weights)}
 
 
 def describe_score(score: Any) -> dict[str, Any]:
@@ -188,7 +180,7 @@ def examine(
         yield batch, detector(batch["image"])
 
 
-def healthy_scale(experiment: Experiment, detector: AnomalyDetector) -> tuple[float, str]:
+def healthy_scale(run: Run, detector: AnomalyDetector) -> tuple[float, str]:
     """Top of the heat maps' scale, above 0, and in words where it comes from.
 
     Measured once on the run's held-out images and kept in its ``heat_scale.json``, so that every
@@ -197,17 +189,17 @@ def healthy_scale(experiment: Experiment, detector: AnomalyDetector) -> tuple[fl
     Raises:
         UserError: when it has to be measured and the data cannot be read.
     """
-    path = experiment.run_dir / HEAT_SCALE
+    path = run.folder.heat_scale
     depends = {
-        "weights_sha256": weights_digest(experiment.weights),
-        "map_sigma": experiment.map_sigma,
+        "weights_sha256": weights_digest(run.weights),
+        "map_sigma": run.map_sigma,
     }
     if path.is_file():
         content = _read(path)
         if all(content.get(key) == value for key, value in depends.items()):
             return float(content["scale"]), str(content["source"])
-    experiment.data.setup("test")
-    scale, source = measure_scale(detector, experiment.data.val_dataloader())
+    run.data.setup("test")
+    scale, source = measure_scale(detector, run.data.val_dataloader())
     scale = max(scale, 1e-6)
     write_json(path, depends | {"scale": scale, "source": source})
     return scale, source

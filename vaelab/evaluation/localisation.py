@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from vaelab.anomaly.detector import AnomalyDetector
-from vaelab.assembly import Experiment
+from vaelab.assembly import Run
 from vaelab.data.index import Record, split_by_patient
 from vaelab.evaluation.judging import examine
 from vaelab.metrics.localisation import (
@@ -168,23 +168,21 @@ def choose_parts(splits: Mapping[str, Sequence[Record]], seed: int) -> tuple[Par
     )
 
 
-def localise(experiment: Experiment, detector: AnomalyDetector, seed: int) -> dict[str, Any] | None:
+def localise(run: Run, detector: AnomalyDetector, seed: int) -> dict[str, Any] | None:
     """The section ``localisation`` of ``metrics.json``; None for data without masks.
 
     None too, with a warning, where one of the two parts shows no lesion.
 
     Args:
-        experiment: with its data set up.
+        run: with its data set up.
         detector: of the run.
         seed: of ``choose_parts``.
     """
-    choosing, judged = choose_parts(experiment.data.splits, seed)
-    sample: Mapping[str, Any] = experiment.data.dataset(judged.split)[0]
+    choosing, judged = choose_parts(run.data.splits, seed)
+    sample: Mapping[str, Any] = run.data.dataset(judged.split)[0]
     if _mask(sample) is None:
         return None
-    found = judge_maps(
-        lambda: _pixels(experiment, detector, choosing), _pixels(experiment, detector, judged)
-    )
+    found = judge_maps(lambda: _pixels(run, detector, choosing), _pixels(run, detector, judged))
     if found is None:
         log.warning("no localisation: no lesion in the %s or in the %s", choosing.name, judged.name)
         return None
@@ -197,8 +195,8 @@ def localise(experiment: Experiment, detector: AnomalyDetector, seed: int) -> di
     } | found.to_json()
 
 
-def _pixels(experiment: Experiment, detector: AnomalyDetector, part: Part) -> Iterator[Pixels]:
-    data = experiment.data
+def _pixels(run: Run, detector: AnomalyDetector, part: Part) -> Iterator[Pixels]:
+    data = run.data
     loader: DataLoader[Any] = DataLoader(
         Subset(data.dataset(part.split), part.places),
         batch_size=data.batch_size,

@@ -13,7 +13,7 @@ from torch.nn.functional import avg_pool2d, avg_pool3d
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from vaelab.assembly import Experiment
+from vaelab.assembly import Run
 from vaelab.data.index import enumerate_names
 from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
@@ -59,7 +59,7 @@ def batches_of(
 
 
 def probe_factors(
-    experiment: Experiment, model: VAE, factors: Sequence[str], num_resamples: int, seed: int
+    run: Run, model: VAE, factors: Sequence[str], num_resamples: int, seed: int
 ) -> dict[str, Any]:
     """R² of each factor from mu and from voxels, over all subjects of the dataset.
 
@@ -69,14 +69,14 @@ def probe_factors(
     Returns:
         Empty where no factor is known, or of fewer than ``FEWEST_PATIENTS`` patients.
     """
-    known: Covariates = {} if not factors else read_covariates(None, experiment.data)
+    known: Covariates = {} if not factors else read_covariates(None, run.data)
     found = [name for name in factors if name in known]
-    subjects = own_subjects(experiment.data).members if found else []
+    subjects = own_subjects(run.data).members if found else []
     members = [one for one in subjects if all(one.id in known[name] for name in found)]
     patients = [one.patient for one in members]
     if len(set(patients)) < FEWEST_PATIENTS:
         return {}
-    mu, gram, block = _mu_and_gram(experiment, model, members)
+    mu, gram, block = _mu_and_gram(run, model, members)
     latents, voxels = latent_features(mu), voxel_features(gram, mu.shape[1])
     result: dict[str, Any] = {}
     for name in found:
@@ -97,13 +97,13 @@ def probe_factors(
 
 @torch.inference_mode()
 def _mu_and_gram(
-    experiment: Experiment, model: VAE, members: Sequence[Subject]
+    run: Run, model: VAE, members: Sequence[Subject]
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Posterior means (N, z), inner products of images (N, N), side of the blocks averaged over."""
     mus, images, block = [], [], 0
-    bar = experiment.logging.progress_bar
-    for x in batches_of(experiment.data, members, bar, "encoding for probes"):
-        mus.append(model.encode(x.to(experiment.hardware.device))[0].float().cpu())
+    bar = run.logging.progress_bar
+    for x in batches_of(run.data, members, bar, "encoding for probes"):
+        mus.append(model.encode(x.to(run.hardware.device))[0].float().cpu())
         if not block:
             block = 1
             while len(members) * x[0].numel() * 4 / block ** (x.dim() - 2) > VOXEL_BYTES:

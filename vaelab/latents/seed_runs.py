@@ -10,21 +10,21 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped, unused-ignore]
 
-from vaelab.assembly import Experiment
+from vaelab.assembly import Run
 from vaelab.errors import UserError
 from vaelab.runs.config_difference import rerooted
+from vaelab.runs.folder import RunFolder
 from vaelab.runs.launch import run_apart
 from vaelab.runs.status import read_status
 
 log = logging.getLogger(__name__)
 
-CONFIG = "config_resolved.yaml"
 SECTIONS = (
     "dataset", "model", "annealing", "hardware", "score", "logger", "train", "logging",
 )  # fmt: skip
 
 
-def train_seeds(experiment: Experiment, seeds: Sequence[int]) -> list[Path]:
+def train_seeds(run: Run, seeds: Sequence[int]) -> list[Path]:
     """Train the run's config once for each seed, in processes of their own, one after another.
 
     Weights, order of batches and sampling vary; the split by patient is the run's. A seed that is
@@ -39,27 +39,27 @@ def train_seeds(experiment: Experiment, seeds: Sequence[int]) -> list[Path]:
     """
     if not seeds:
         return []
-    experiment.data.setup("fit")  # writes the split that all share
-    with (experiment.run_dir / CONFIG).open(encoding="utf-8") as file:
+    run.data.setup("fit")  # writes the split that all share
+    with run.folder.config.open(encoding="utf-8") as file:
         config = yaml.safe_load(file)
     folders = []
     for seed in seeds:
-        folder = experiment.run_dir / "seeds" / f"seed_{seed}"
+        folder = run.folder.seed(seed).path
         folders.append(folder)
         if is_done(folder):
             log.info("seed %d: trained already, in %s", seed, folder)
             continue
-        if (folder / "checkpoints" / "last.ckpt").is_file():
+        if RunFolder(folder).last_checkpoint.is_file():
             arguments = [f"resume={folder}"]
         else:
             shutil.rmtree(folder, ignore_errors=True)  # cut off before its first checkpoint
-            arguments = overrides(config, experiment.run_dir, folder, seed)
+            arguments = overrides(config, run.folder.path, folder, seed)
         log.info("seed %d: training in %s", seed, folder)
         status = run_apart(folder, arguments)
         if status.state != "done":
             raise UserError(
                 f"task.seeds: training of seed {seed} failed: {status.error}; see "
-                f"{folder / 'train.log'}; the same command goes on with it"
+                f"{RunFolder(folder).log}; the same command goes on with it"
             )
     return folders
 
@@ -91,7 +91,7 @@ def overrides(config: Mapping[str, Any], run_dir: Path, folder: Path, seed: int)
         "~task.then",
         f"train.seed={seed}",
         f"dataset.seed={seed}",
-        f"dataset.splits_dir={_literal(str(run_dir / 'splits'))}",
+        f"dataset.splits_dir={_literal(str(RunFolder(run_dir).splits))}",
         f"dataset.cache_dir={_literal(str(config['dataset']['cache_dir']))}",
         f"run_dir={folder}",
     ]
@@ -107,7 +107,7 @@ def runs_in(folders: Sequence[str], weights: str) -> list[Path]:
     for name in folders:
         folder = Path(name).expanduser()
         inside = sorted(folder.iterdir()) if folder.is_dir() else []
-        runs = [one for one in (folder, *inside) if (one / "checkpoints" / weights).is_file()]
+        runs = [one for one in (folder, *inside) if RunFolder(one).weights(weights).is_file()]
         if not runs:
             raise UserError(
                 f"task.runs={name}: neither a trained run, with checkpoints/{weights}, nor a "

@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vaelab.assembly import Experiment
+from vaelab.assembly import Run
 from vaelab.data.module import SplitDataModule
 from vaelab.latents.probing import batches_of
 from vaelab.latents.subjects import Subject
 from vaelab.metrics.latent import ACTIVE_THRESHOLD
 from vaelab.models.vae import VAE
 from vaelab.objective.elbo import kl_divergence
+from vaelab.runs.folder import RunFolder
 from vaelab.training.checkpoint import load_weights
 
 Floats = NDArray[np.float64]
@@ -50,37 +51,37 @@ class Space:
 
 @torch.inference_mode()
 def encode(
-    experiment: Experiment,
+    run: Run,
     name: str,
-    run: Path,
+    folder: Path,
     scans: Sequence[Subject],
     rescan: Repeat,
     repeats: int,
     seed: int,
 ) -> Space:
-    """Encode scans with the weights of a run, whose network is the experiment's.
+    """Encode scans with the weights of a run, whose network is that of another.
 
     Args:
-        experiment: its data, network and hardware.
+        run: its data, network and hardware.
         name: of the run.
-        run: its folder.
+        folder: of the run.
         scans: whom to encode.
         rescan: makes a repeat of a batch.
         repeats: of each scan, the original among them.
         seed: of what is drawn: every run sees the same repeats.
     """
-    device = experiment.hardware.device
-    weights = run / "checkpoints" / experiment.train.weights_name
-    model: VAE = load_weights(copy.deepcopy(experiment.model), weights).to(device)
+    device = run.hardware.device
+    weights = RunFolder(folder).weights(run.train.weights_name)
+    model: VAE = load_weights(copy.deepcopy(run.model), weights).to(device)
     draw = torch.Generator().manual_seed(seed)
     mus: list[Tensor] = []
     rescanned: list[Tensor] = []
     drawn: list[Tensor] = []
     error = kl = 0.0
     values = 0
-    bar = experiment.logging.progress_bar
-    spacing = spacing_of(experiment.data)
-    for x in batches_of(experiment.data, scans, bar, f"encoding {name}"):
+    bar = run.logging.progress_bar
+    spacing = spacing_of(run.data)
+    for x in batches_of(run.data, scans, bar, f"encoding {name}"):
         x_hat, mu, logvar = (part.float().cpu() for part in model(x.to(device)))
         again = [rescan(x, draw, spacing).to(device) for _ in range(repeats - 1)]
         others = [model.encode(repeat)[0].float().cpu() for repeat in again]

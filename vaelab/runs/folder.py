@@ -1,124 +1,159 @@
-"""What a training run left in its folder, read without building any of its parts."""
+"""The names in a run folder: the only place that knows them."""
 
 from __future__ import annotations
 
-import csv
-import json
-import os
-import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import yaml  # type: ignore[import-untyped, unused-ignore]
-
-from vaelab.errors import UserError
-from vaelab.runs.history import read_history
-from vaelab.runs.status import Status, read_status
-
-TRAIN = "vaelab.tasks.train.Train"
-UNFINISHED = "unfinished"
-"""State of a run that never said how it ended."""
+CONFIG = "config_resolved.yaml"
+"""Every value of a run; what makes a folder a run folder."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """One run.
+    """Where things are in the folder of a run; nothing is read or made.
 
-    Args:
-        path: its folder.
-        config: ``config_resolved.yaml``; empty when the run failed before it had one.
-        state: "done", or why it is not: "running", "failed", "interrupted", "unfinished".
-        error: why it failed, or "".
-        history: metric → value per epoch, from ``logs/metrics.csv``; may be empty.
-        metrics: ``metrics.json`` of ``task=evaluate``; may be empty.
-        val_ids: samples of the validation split, in its order.
+    >>> str(RunFolder(Path("outputs/a")).history)
+    'outputs/a/logs/metrics.csv'
     """
 
     path: Path
-    config: Mapping[str, Any]
-    state: str
-    error: str
-    history: Mapping[str, Sequence[float]]
-    metrics: Mapping[str, Any]
-    val_ids: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return str(self.path)
 
-def read_runs(folders: Sequence[str]) -> list[RunFolder]:
-    """The training runs in ``folders``, each once.
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.path.name
 
-    Args:
-        folders: run folders, and folders that hold run folders, such as a sweep's.
+    @property
+    def config(self) -> Path:
+        """Every value of the run."""
+        return self.path / CONFIG
 
-    Raises:
-        UserError: for a folder that is neither.
-    """
-    runs: dict[Path, RunFolder] = {}
-    for folder in folders:
-        path = Path(folder).expanduser()
-        if not path.is_dir():
-            raise UserError(f"task.runs={folder}: there is no such folder")
-        own = _read_run(path)
-        below = sorted((child for child in path.iterdir() if child.is_dir()), key=_natural)
-        found = [own] if own else [run for run in map(_read_run, below) if run]
-        if not found:
-            raise UserError(
-                f"task.runs={folder}: neither a training run nor a folder of training runs; "
-                "runs are in outputs/, sweeps in multirun_sweeps/"
-            )
-        for run in found:
-            runs.setdefault(run.path.resolve(), run)
-    return list(runs.values())
+    @property
+    def is_run(self) -> bool:
+        """Whether a run has written its config here."""
+        return self.config.is_file()
 
+    @property
+    def log(self) -> Path:
+        """What the run has logged."""
+        return self.path / "train.log"
 
-def names_of(runs: Sequence[RunFolder]) -> list[str]:
-    """A short name for each: its path below the folder that all have in common."""
-    paths = [run.path.resolve() for run in runs]
-    common = os.path.commonpath([path.parent for path in paths])
-    return [os.path.relpath(path, common) for path in paths]
+    @property
+    def status(self) -> Path:
+        """How the run stands; see ``vaelab.runs.status``."""
+        return self.path / "status.json"
 
+    @property
+    def lock(self) -> Path:
+        """Held by the process that works in the folder."""
+        return self.path / ".lock"
 
-def _read_run(path: Path) -> RunFolder | None:
-    """None where there is no run, or one of another task than training."""
-    config_path = path / "config_resolved.yaml"
-    config: dict[str, Any] = {}
-    if config_path.is_file():
-        config = yaml.safe_load(config_path.read_text("utf-8"))
-        if config["task"]["_target_"] != TRAIN:
-            return None
-    elif read_status(path) is None:
-        return None
-    status = read_status(path) or Status(UNFINISHED)
-    metrics = path / "metrics.json"
-    return RunFolder(
-        path=path,
-        config=config,
-        state=status.state,
-        error=status.error,
-        history=_history(path / "logs" / "metrics.csv"),
-        metrics=json.loads(metrics.read_text("utf-8")) if metrics.is_file() else {},
-        val_ids=_ids(path / "splits" / "val.csv"),
-    )
+    @property
+    def splits(self) -> Path:
+        """A CSV file for each split."""
+        return self.path / "splits"
 
+    @property
+    def cache(self) -> Path:
+        """Preprocessed samples; may be deleted."""
+        return self.path / "cache"
 
-def _history(path: Path) -> dict[str, list[float]]:
-    if not path.is_file():
-        return {}
-    try:
-        return read_history(path)
-    except (KeyError, ValueError):  # a run that was killed may end in half a row
-        return {}
+    @property
+    def logs(self) -> Path:
+        """What loggers write."""
+        return self.path / "logs"
 
+    @property
+    def history(self) -> Path:
+        """One row per epoch; see ``vaelab.runs.history``."""
+        return self.logs / "metrics.csv"
 
-def _ids(path: Path) -> tuple[str, ...]:
-    if not path.is_file():
-        return ()
-    with path.open(newline="", encoding="utf-8") as file:
-        return tuple(row["id"] for row in csv.DictReader(file))
+    @property
+    def checkpoints(self) -> Path:
+        """Checkpoints, and the best weights as a plain state dict."""
+        return self.path / "checkpoints"
 
+    @property
+    def last_checkpoint(self) -> Path:
+        """What the run goes on from."""
+        return self.checkpoints / "last.ckpt"
 
-def _natural(path: Path) -> list[tuple[bool, float | str]]:
-    """Sort key that has 2 before 10, and 0.03 before 0.3."""
-    parts = re.split(r"(\d+(?:\.\d+)?)", path.name)
-    return [(place % 2 == 0, float(p) if place % 2 else p) for place, p in enumerate(parts)]
+    @property
+    def snapshots(self) -> Path:
+        """Pictures of reconstructions, a folder for each epoch."""
+        return self.path / "recon"
+
+    @property
+    def metrics(self) -> Path:
+        """What ``task=evaluate`` measured."""
+        return self.path / "metrics.json"
+
+    @property
+    def scores(self) -> Path:
+        """The anomaly score of each judged sample."""
+        return self.path / "scores.csv"
+
+    @property
+    def calibration(self) -> Path:
+        """Scores of held-out normal images, and which score of what weights gave them."""
+        return self.path / "calibration.json"
+
+    @property
+    def heat_scale(self) -> Path:
+        """Where heat maps are brightest, and of which weights and maps that holds."""
+        return self.path / "heat_scale.json"
+
+    @property
+    def figures(self) -> Path:
+        """Pictures of measurements."""
+        return self.path / "figures"
+
+    @property
+    def report_card(self) -> Path:
+        """The picture of ``task=report_card``."""
+        return self.path / "report_card.png"
+
+    @property
+    def report(self) -> Path:
+        """The page of ``task=report``."""
+        return self.path / "report.html"
+
+    @property
+    def predictions(self) -> Path:
+        """What ``task=predict`` writes, unless told otherwise."""
+        return self.path / "predictions"
+
+    @property
+    def latents(self) -> Path:
+        """What ``task=encode`` writes of the run's own dataset."""
+        return self.path / "latents"
+
+    @property
+    def latents_of_inputs(self) -> Path:
+        """What ``task=encode`` writes of other inputs."""
+        return self.path / "latents_inputs"
+
+    @property
+    def decoded(self) -> Path:
+        """What ``task=decode`` writes."""
+        return self.path / "decoded"
+
+    def weights(self, name: str) -> Path:
+        """The best network as a plain state dict, by ``train.weights_name``."""
+        return self.checkpoints / name
+
+    def seed(self, seed: int) -> RunFolder:
+        """The run that ``task=stability`` trains with another seed."""
+        return RunFolder(self.path / "seeds" / f"seed_{seed}")
+
+    def trial(self, number: int) -> RunFolder:
+        """One run of ``task=search``."""
+        return RunFolder(self.path / f"trial_{number}")
+
+    def result(self, task: str, suffix: str) -> Path:
+        """What a task writes under its own name: ``stability.json``, ``benchmark.png``."""
+        return self.path / f"{task}.{suffix}"

@@ -16,9 +16,8 @@ from typing import Any
 
 from vaelab.atomic import write_json
 from vaelab.errors import UserError
+from vaelab.runs.folder import RunFolder
 
-STATUS = "status.json"
-LOCK = ".lock"
 SWEEP = "sweep.yaml"
 """In the folder of a sweep, not of a run: the config that its jobs share."""
 
@@ -64,7 +63,7 @@ def as_number(value: Any) -> float | None:
 def read_status(run_dir: Path) -> Status | None:
     """The status of a run; None where there is none, or one that cannot be read."""
     try:
-        content = json.loads((run_dir / STATUS).read_text(encoding="utf-8"))
+        content = json.loads(RunFolder(run_dir).status.read_text(encoding="utf-8"))
         return Status(
             **{key: content[key] for key in Status.__dataclass_fields__ if key in content}
         )
@@ -75,7 +74,7 @@ def read_status(run_dir: Path) -> Status | None:
 def begin(run_dir: Path) -> Status:
     """Write that a run has begun."""
     status = Status("running", started=now(), pid=os.getpid(), host=socket.gethostname())
-    write_json(run_dir / STATUS, asdict(status))
+    write_json(RunFolder(run_dir).status, asdict(status))
     return status
 
 
@@ -91,7 +90,7 @@ def end(run_dir: Path, state: str, value: Any = None, error: str = "") -> None:
         pid=os.getpid(),
         host=socket.gethostname(),
     )
-    write_json(run_dir / STATUS, asdict(status))
+    write_json(RunFolder(run_dir).status, asdict(status))
 
 
 @contextmanager
@@ -111,7 +110,7 @@ def locked(run_dir: Path, patience: float = 2.0) -> Iterator[None]:
         yield
         return
     # A POSIX lock, unlike flock, is not inherited by loader processes, which may outlive a kill.
-    with (run_dir / LOCK).open("a") as file:
+    with RunFolder(run_dir).lock.open("a") as file:
         deadline = monotonic() + patience
         while True:
             try:

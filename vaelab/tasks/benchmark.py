@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import vaelab
-from vaelab.assembly import Experiment, LoggingSettings
+from vaelab.assembly import LoggingSettings, Run
 from vaelab.atomic import replacing, write_json
 from vaelab.benchmark.overhead import EpochProfiler, lightning_overhead
 from vaelab.benchmark.throughput import data_throughput
@@ -34,6 +34,7 @@ from vaelab.objective.annealing import Constant
 from vaelab.report.benchmark_figures import benchmark_figure
 from vaelab.report.benchmark_text import benchmark_markdown
 from vaelab.report.canvas import save_figure
+from vaelab.runs.folder import RunFolder
 from vaelab.tasks.train import Train
 from vaelab.training.callbacks import SeedEachBatch
 from vaelab.training.hardware import Hardware
@@ -101,30 +102,30 @@ class Benchmark:
         self.peer_channels = peer_channels
         self.memory = memory
 
-    def __call__(self, experiment: Experiment) -> float:
+    def __call__(self, run: Run) -> float:
         """Measure and write.
 
         Returns:
             Seconds of a training step of the first variant that could be computed.
         """
         torch.set_float32_matmul_precision("highest")
-        data = experiment.data
+        data = run.data
         data.setup("fit")
-        scratch = experiment.run_dir / "benchmark"
-        x = self._batch(experiment, scratch)
+        scratch = run.folder.path / "benchmark"
+        x = self._batch(run, scratch)
         cases = self.cases or 4 * data.batch_size
         parts: dict[str, Callable[[], dict[str, Any]]] = {
             "start_up": self._start_up,
             "data": lambda: data_throughput(
-                data, cases, min(self.rounds, 3), scratch, experiment.logging.progress_bar
+                data, cases, min(self.rounds, 3), scratch, run.logging.progress_bar
             ),
-            "steps": lambda: self._steps(experiment, x),
-            "lightning": lambda: self._lightning(experiment, x, scratch),
-            "epoch": lambda: self._epoch(experiment, cases, scratch),
+            "steps": lambda: self._steps(run, x),
+            "lightning": lambda: self._lightning(run, x, scratch),
+            "epoch": lambda: self._epoch(run, cases, scratch),
         }
-        result: dict[str, Any] = {"machine": machine(experiment.hardware.device)}
+        result: dict[str, Any] = {"machine": machine(run.hardware.device)}
         result["batch"] = list(x.shape)
-        result["model"] = type(experiment.model).__name__
+        result["model"] = type(run.model).__name__
         result["rounds"] = self.rounds
         try:
             for name, measure in parts.items():
@@ -132,19 +133,19 @@ class Benchmark:
                 result[name] = measure()
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-        write_json(experiment.run_dir / "benchmark.json", result)
+        write_json(run.folder.result("benchmark", "json"), result)
         text = benchmark_markdown(result)
-        with replacing(experiment.run_dir / "benchmark.md") as partial:
+        with replacing(run.folder.result("benchmark", "md")) as partial:
             partial.write_text(text, "utf-8")
-        save_figure(benchmark_figure(result), experiment.run_dir / "benchmark.png")
+        save_figure(benchmark_figure(result), run.folder.result("benchmark", "png"))
         log.info("\n%s", text)
         first: float = next(iter(result["steps"]["variants"].values()))["vaelab"]["train"]["median"]
         return first
 
-    def _batch(self, experiment: Experiment, folder: Path) -> Tensor:
+    def _batch(self, run: Run, folder: Path) -> Tensor:
         """A batch of real samples, the first ones again where there are too few."""
-        size = self.batch_size or experiment.data.batch_size
-        dataset: Any = experiment.data.limited(size, folder / "batch").dataset("train")
+        size = self.batch_size or run.data.batch_size
+        dataset: Any = run.data.limited(size, folder / "batch").dataset("train")
         return torch.stack([dataset[i % len(dataset)]["image"] for i in range(size)])
 
     def _start_up(self) -> dict[str, Any]:
@@ -166,12 +167,12 @@ class Benchmark:
             "seconds": {name: timing.summary() for name, timing in times.items()},
         }
 
-    def _steps(self, experiment: Experiment, x: Tensor) -> dict[str, Any]:
-        device = experiment.hardware.device
-        models: dict[str, VAE] = {"vaelab": experiment.model}
-        if self.peer_channels is not None and not isinstance(experiment.model, MonaiVAE):
+    def _steps(self, run: Run, x: Tensor) -> dict[str, Any]:
+        device = run.hardware.device
+        models: dict[str, VAE] = {"vaelab": run.model}
+        if self.peer_channels is not None and not isinstance(run.model, MonaiVAE):
             models["monai"] = MonaiVAE(
-                tuple(x.shape[2:]), x.shape[1], experiment.model.z_dim, self.peer_channels
+                tuple(x.shape[2:]), x.shape[1], run.model.z_dim, self.peer_channels
             )
         steps: dict[tuple[str, str], Step] = {}
         unavailable: dict[str, str] = {}
@@ -192,9 +193,7 @@ class Benchmark:
             for (variant, name), step in steps.items()
             for what, method in (("train", "train"), ("forward", "infer"))
         }
-        times = time_in_turn(
-            calls, self.rounds, self.seconds, device, experiment.logging.progress_bar
-        )
+        times = time_in_turn(calls, self.rounds, self.seconds, device, run.logging.progress_bar)
         counts = {name: flops(Step(m, x, Variant("fp32"), device)) for name, m in models.items()}
         peaks = {
             name: matmul_peak(device, dtype)
@@ -202,7 +201,7 @@ class Benchmark:
             if any(step.variant.dtype == dtype for step in steps.values())
         }
         found: dict[str, dict[str, Any]] = {}
-        shown = tqdm(steps, desc="memory", leave=False, disable=not experiment.logging.progress_bar)
+        shown = tqdm(steps, desc="memory", leave=False, disable=not run.logging.progress_bar)
         for variant, name in shown:
             entry = found.setdefault(variant, {})
             timings = {what: times[f"{variant} {name} {what}"] for what in ("train", "forward")}
@@ -241,13 +240,13 @@ class Benchmark:
                 theirs = times[f"{variant} monai train"]
                 entry["over_monai"] = times[f"{variant} vaelab train"].over(theirs).summary()
 
-    def _lightning(self, experiment: Experiment, x: Tensor, folder: Path) -> dict[str, Any]:
-        hardware, lr = experiment.hardware, experiment.train.lr
-        step = Step(experiment.model, x, variant_of(hardware), hardware.device, lr)
+    def _lightning(self, run: Run, x: Tensor, folder: Path) -> dict[str, Any]:
+        hardware, lr = run.hardware, run.train.lr
+        step = Step(run.model, x, variant_of(hardware), hardware.device, lr)
         seconds = time_in_turn({"": step.train}, 1, device=hardware.device)[""].median
-        module = VAELitModule(experiment.model, Constant(1.0), lr, hardware.is_channels_last)
-        callbacks: list[Callback] = [SeedEachBatch(experiment.train.seed)]
-        if experiment.logging.progress_bar:
+        module = VAELitModule(run.model, Constant(1.0), lr, hardware.is_channels_last)
+        callbacks: list[Callback] = [SeedEachBatch(run.train.seed)]
+        if run.logging.progress_bar:
             callbacks.append(TQDMProgressBar(leave=False))
         count = min(max(3, round(self.seconds / seconds)), 200)
         times = lightning_overhead(
@@ -261,19 +260,19 @@ class Benchmark:
             "seconds": {name: timing.summary() for name, timing in times.items()},
         }
 
-    def _epoch(self, experiment: Experiment, cases: int, folder: Path) -> dict[str, Any]:
+    def _epoch(self, run: Run, cases: int, folder: Path) -> dict[str, Any]:
         """A short real training with all its parts, on a few cases."""
-        profiler = EpochProfiler(experiment.hardware.device)
-        data = experiment.data.limited(cases, folder / "cache")
+        profiler = EpochProfiler(run.hardware.device)
+        data = run.data.limited(cases, folder / "cache")
         short = replace(
-            experiment,
-            run_dir=folder,
+            run,
+            folder=RunFolder(folder),
             data=data,
-            annealing=Constant(experiment.train.kl_beta),
-            hardware=_Profiled.of(experiment.hardware, profiler),
-            loggers=[CSVHistory(folder / "logs")],
-            train=replace(experiment.train, max_epochs=self.epochs),
-            logging=LoggingSettings(0, 0, experiment.logging.progress_bar),
+            annealing=Constant(run.train.kl_beta),
+            hardware=_Profiled.of(run.hardware, profiler),
+            loggers=[CSVHistory(RunFolder(folder).logs)],
+            train=replace(run.train, max_epochs=self.epochs),
+            logging=LoggingSettings(0, 0, run.logging.progress_bar),
         )
         start = time.perf_counter()
         Train()(short)

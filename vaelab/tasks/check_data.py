@@ -14,12 +14,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from vaelab.assembly import Experiment
+from vaelab.assembly import Run
 from vaelab.atomic import replacing, write_json
 from vaelab.data.findings import Examination, Finding, errors
 from vaelab.data.index import ENCODING, Record, printable
 from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
+from vaelab.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +48,13 @@ class CheckData:
             raise UserError(f"task.num_workers={num_workers}: at least 1 is needed; null is all")
         self.num_workers = num_workers or os.cpu_count() or 1
 
-    def __call__(self, experiment: Experiment) -> None:
+    def __call__(self, run: Run) -> None:
         """Examine all, and write and show what was found.
 
         Raises:
             UserError: at the end, when there is an error among the findings.
         """
-        data = experiment.data
+        data = run.data
         root: str | Path | None = data.root_dir
         if data.phantoms is not None and data.root_dir is not None:
             root = data.phantoms.prepare(data.root_dir)
@@ -62,7 +63,7 @@ class CheckData:
         contents: dict[str, str] = {}
         progress = tqdm(
             self._examined(data, records), "examining", len(records), unit="record", leave=False,
-            disable=not experiment.logging.progress_bar,
+            disable=not run.logging.progress_bar,
         )  # fmt: skip
         for one in progress:
             findings += one.findings
@@ -71,12 +72,12 @@ class CheckData:
         findings += data.compare(records, contents)
         findings.sort(key=lambda finding: (finding.severity, finding.what, finding.file))
         groups = grouped(findings)
-        _write(experiment.run_dir, str(root), summary, findings, groups)
+        _write(run.folder, str(root), summary, findings, groups)
         for line in [*summary.lines(), *_table(groups)]:
             log.info("%s", line)
         bad = errors(findings)
         count = f"{len(bad)} errors and {len(findings) - len(bad)} warnings"
-        told = f"{count} in {len(records)} records of {root}; all are in {experiment.run_dir}"
+        told = f"{count} in {len(records)} records of {root}; all are in {run.folder}"
         if bad:
             raise UserError(f"{told}/check_data.csv")
         log.info("%s/check_data.csv", told)
@@ -168,13 +169,13 @@ def _table(groups: Mapping[tuple[str, str], Sequence[Finding]]) -> list[str]:
 
 
 def _write(
-    run_dir: Path,
+    folder: RunFolder,
     root: str,
     summary: Summary,
     findings: Sequence[Finding],
     groups: Mapping[tuple[str, str], Sequence[Finding]],
 ) -> None:
-    path = run_dir / "check_data.csv"
+    path = folder.result("check_data", "csv")
     with replacing(path) as partial, partial.open("w", newline="", **ENCODING) as file:
         writer = csv.writer(file)
         writer.writerow(COLUMNS)
@@ -185,8 +186,10 @@ def _write(
         {"severity": severity, "what": what, "count": len(members)}
         for (severity, what), members in groups.items()
     ]
-    write_json(run_dir / "check_data.json", counts | summary.content() | {"problems": problems})
-    with replacing(run_dir / "check_data.md") as partial:
+    write_json(
+        folder.result("check_data", "json"), counts | summary.content() | {"problems": problems}
+    )
+    with replacing(folder.result("check_data", "md")) as partial:
         partial.write_text("\n".join(_markdown(counts, summary, groups)) + "\n", encoding="utf-8")
 
 

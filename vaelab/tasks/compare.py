@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vaelab.assembly import Experiment
+from vaelab.assembly import Run
 from vaelab.atomic import replacing
 from vaelab.errors import UserError
 from vaelab.evaluation.comparison import COLUMNS, NAN, Column, Comparison, number_text, value_text
@@ -25,7 +25,7 @@ from vaelab.report.comparison import (
 )
 from vaelab.report.comparison_html import Cell, Heading, write_comparison
 from vaelab.runs.differences import short_names
-from vaelab.runs.folder import RunFolder, read_runs
+from vaelab.runs.reading import TrainingRun, read_runs
 
 log = logging.getLogger(__name__)
 
@@ -56,14 +56,14 @@ class Compare:
         self.runs = [runs] if isinstance(runs, str) else list(runs)
         self.output_dir = output_dir
 
-    def __call__(self, experiment: Experiment) -> None:
+    def __call__(self, run: Run) -> None:
         """Compare; only folders are read, no data set and no weights.
 
         Raises:
             UserError: for a folder that is no run and holds none.
         """
         runs = read_runs(self.runs)
-        folder = self._folder(runs, experiment)
+        folder = self._folder(runs, run)
         comparison = Comparison.of(runs)
         for warning in comparison.warnings:
             log.warning("%s", warning)
@@ -78,13 +78,13 @@ class Compare:
             log.info("%s: %s (%s)", winner.criterion, winner.run, winner.value)
         log.info("comparison of %d runs in %s", len(runs), folder / "comparison.html")
 
-    def _folder(self, runs: Sequence[RunFolder], experiment: Experiment) -> Path:
+    def _folder(self, runs: Sequence[TrainingRun], run: Run) -> Path:
         if self.output_dir is not None:
             return Path(self.output_dir).expanduser()
         sweep = Path(self.runs[0]).expanduser()
         if len(self.runs) == 1 and runs[0].path != sweep:
             return sweep / "comparison"
-        return experiment.run_dir
+        return run.folder.path
 
 
 # ---------------------------------------------------------------- tables
@@ -168,19 +168,19 @@ def _draw(comparison: Comparison, folder: Path) -> dict[str, Path]:
         return {}
     points, curves = [], []
     schedules: dict[tuple[Any, ...], Schedule] = {}
-    for run, standing, label in drawn:
-        annealing, beta = run.config["choices"]["annealing"], run.config["train"]["kl_beta"]
+    for read, standing, label in drawn:
+        annealing, beta = read.config["choices"]["annealing"], read.config["train"]["kl_beta"]
         points.append(RatePoint(label, annealing, beta, standing.kl, standing.recon))
         nothing = [NAN] * standing.epochs
-        betas = run.history.get("train/beta", nothing)
+        betas = read.history.get("train/beta", nothing)
         curves.append(
             RunCurves(
                 label,
                 annealing,
                 beta,
-                run.history["epoch"],
-                [value / len(run.val_ids) for value in run.history.get("val/recon", nothing)],
-                [value / len(run.val_ids) for value in run.history.get("val/kl", nothing)],
+                read.history["epoch"],
+                [value / len(read.val_ids) for value in read.history.get("val/recon", nothing)],
+                [value / len(read.val_ids) for value in read.history.get("val/kl", nothing)],
                 betas,
             )
         )

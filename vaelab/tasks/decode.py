@@ -15,7 +15,7 @@ import torch
 from safetensors.numpy import save
 from torch import Tensor
 
-from vaelab.assembly import Experiment
+from vaelab.assembly import Run
 from vaelab.atomic import replacing
 from vaelab.data.module import SplitDataModule
 from vaelab.data.mri.brats import BraTSDataModule
@@ -117,16 +117,16 @@ class Decode:
         self.modality = modality
         self.save_volumes = save_volumes
 
-    def __call__(self, experiment: Experiment) -> None:
+    def __call__(self, run: Run) -> None:
         """Decode all that was asked for."""
-        model = load_model(experiment)
-        channels = list(experiment.data.channel_names)
+        model = load_model(run)
+        channels = list(run.data.channel_names)
         if self.modality is not None and self.modality not in channels:
             raise UserError(f"task.modality={self.modality}: one of {', '.join(channels)}")
-        everyone, own, source = _means(experiment, model, self.split)
+        everyone, own, source = _means(run, model, self.split)
         plans = list(self._plans(everyone, own))
-        folder = experiment.run_dir / "decoded"
-        decoder = _Decoder(model, experiment, folder, self.modality)
+        folder = run.folder.decoded
+        decoder = _Decoder(model, run, folder, self.modality)
         for plan in plans:
             decoder.draw(plan, save_volumes=plan.name in self.save_volumes)
         about = {
@@ -164,14 +164,12 @@ class Decode:
 class _Decoder:
     """Decodes one z at a time: of a volume only a slice is kept in memory."""
 
-    def __init__(
-        self, model: VAE, experiment: Experiment, folder: Path, modality: str | None
-    ) -> None:
+    def __init__(self, model: VAE, run: Run, folder: Path, modality: str | None) -> None:
         self.model = model
-        self.device = experiment.hardware.device
-        self.data = experiment.data
+        self.device = run.hardware.device
+        self.data = run.data
         self.folder = folder
-        self.channels = list(experiment.data.channel_names)
+        self.channels = list(run.data.channel_names)
         self.shown = self.channels.index(modality) if modality else 0
 
     def draw(self, plan: Places, save_volumes: bool) -> None:
@@ -247,14 +245,14 @@ def centred_affine(data: SplitDataModule, shape: Sequence[int]) -> np.ndarray:
     return affine
 
 
-def _means(experiment: Experiment, model: VAE, split: str) -> tuple[Means, Means, dict[str, Any]]:
+def _means(run: Run, model: VAE, split: str) -> tuple[Means, Means, dict[str, Any]]:
     """All encoded subjects, those of a split, and what they are of.
 
     From the table that ``task=encode`` has written if it is of these weights; else the split alone
     is encoded.
     """
-    digest = weights_digest(experiment.weights)
-    table = experiment.run_dir / "latents" / TABLE
+    digest = weights_digest(run.weights)
+    table = run.folder.latents / TABLE
     if table.is_file():
         latents = read_latents(table)
         if latents.about.get("weights_sha256") == digest:
@@ -262,14 +260,14 @@ def _means(experiment: Experiment, model: VAE, split: str) -> tuple[Means, Means
             about = dict(latents.about)
             return Means(latents.ids, latents.mu), Means(own.ids, own.mu), about
         log.warning("%s is of other weights; %s is encoded anew", table, split)
-    experiment.data.setup("test")
-    if split not in experiment.data.splits:
-        raise UserError(f"task.split={split}: one of {', '.join(experiment.data.splits)}")
+    run.data.setup("test")
+    if split not in run.data.splits:
+        raise UserError(f"task.split={split}: one of {', '.join(run.data.splits)}")
     ids: list[str] = []
     parts: list[Tensor] = []
     with torch.inference_mode():
-        for batch in experiment.data.loader(split):
+        for batch in run.data.loader(split):
             ids += batch["id"]
-            parts.append(model.encode(batch["image"].to(experiment.hardware.device))[0].cpu())
+            parts.append(model.encode(batch["image"].to(run.hardware.device))[0].cpu())
     means = Means(ids, torch.cat(parts).numpy())
-    return means, means, {"run": experiment.run_dir.name, "weights_sha256": digest}
+    return means, means, {"run": run.folder.name, "weights_sha256": digest}

@@ -17,7 +17,7 @@ from safetensors.numpy import save
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from vaelab.assembly import Experiment
+from vaelab.assembly import Run
 from vaelab.atomic import replacing
 from vaelab.data.index import enumerate_names
 from vaelab.errors import UserError
@@ -82,38 +82,35 @@ class Encode:
         self.color_by = color_by
         self.umap = umap
 
-    def __call__(self, experiment: Experiment) -> None:
+    def __call__(self, run: Run) -> None:
         """Encode all subjects; raise ``UserError`` at the end when some could not be read."""
-        usual = experiment.run_dir / ("latents_inputs" if self.inputs else "latents")
+        usual = run.folder.latents_of_inputs if self.inputs else run.folder.latents
         folder = Path(self.output_dir).expanduser() if self.output_dir else usual
-        model = load_model(experiment)
+        model = load_model(run)
         subjects = (
-            subjects_in(self.inputs, experiment.data, folder)
-            if self.inputs
-            else own_subjects(experiment.data)
+            subjects_in(self.inputs, run.data, folder) if self.inputs else own_subjects(run.data)
         )
-        known = read_covariates(self.covariates, None if self.inputs else experiment.data)
+        known = read_covariates(self.covariates, None if self.inputs else run.data)
         color_by = choose_colors(self.color_by, [*known, *subjects.covariates])
         work = _Work(
             about={
-                "model": type(experiment.model).__name__,
-                "run": experiment.run_dir.name,
-                "data": type(experiment.data).__name__,
-                "weights": experiment.weights.name,
-                "weights_sha256": weights_digest(experiment.weights),
+                "model": type(run.model).__name__,
+                "run": run.folder.name,
+                "data": type(run.data).__name__,
+                "weights": run.weights.name,
+                "weights_sha256": weights_digest(run.weights),
             },
-            settings=getattr(experiment.data, "settings", {}),
+            settings=getattr(run.data, "settings", {}),
             folder=folder / PARTS,
         )
         shards = work.plan(subjects.members, self.shard_size)
-        _encode(model, subjects, work, shards, experiment)
+        _encode(model, subjects, work, shards, run)
         failed = _assemble(shards, folder, work.about)
         for path in set(work.folder.iterdir()) - {shard.path for shard in shards}:
             path.unlink()  # of other weights or files
         latents = read_latents(folder)
-        figures = (
-            experiment.run_dir if folder == usual and not self.inputs else folder
-        ) / "figures"
+        own = folder == usual and not self.inputs
+        figures = run.folder.figures if own else folder / "figures"
         draw_latents(latents, known, color_by, figures, self.umap)
         if failed:
             raise UserError(
@@ -161,7 +158,7 @@ def _encode(
     subjects: Subjects,
     work: _Work,
     shards: Sequence[_Shard],
-    experiment: Experiment,
+    run: Run,
 ) -> None:
     """Encode the shards that are not there yet; every subject is read and forgotten."""
     missing = [shard for shard in shards if not _is_whole(shard.path)]
@@ -174,19 +171,19 @@ def _encode(
     batches, first = [], 0
     for shard in missing:  # a batch never crosses a shard: its rows do not depend on what was done
         last = first + len(shard.members)
-        steps = range(first, last, experiment.data.batch_size)
-        batches += [list(range(i, min(i + experiment.data.batch_size, last))) for i in steps]
+        steps = range(first, last, run.data.batch_size)
+        batches += [list(range(i, min(i + run.data.batch_size, last))) for i in steps]
         first = last
     loader: DataLoader[Any] = DataLoader(
         subjects.load(todo),
         batch_sampler=batches,
-        num_workers=experiment.data.num_workers,
+        num_workers=run.data.num_workers,
         collate_fn=list,
     )
-    samples = _numbers(model, loader, subjects, experiment.hardware.device)
+    samples = _numbers(model, loader, subjects, run.hardware.device)
     progress = tqdm(
         samples, "encoding", len(todo), unit="subject", leave=False,
-        disable=not experiment.logging.progress_bar,
+        disable=not run.logging.progress_bar,
     )  # fmt: skip
     rows: list[tuple[Subject, _Numbers | Unreadable]] = []
     queue = iter(missing)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vaelab.anomaly.calibration import ConformalCalibration, check_alpha
-from vaelab.assembly import Experiment
+from vaelab.assembly import Run
 from vaelab.atomic import write_json
 from vaelab.data.index import Record
 from vaelab.errors import UserError
@@ -81,45 +81,45 @@ class Evaluate:
         self.importance_samples = importance_samples
         self.probe_factors = list(probe_factors)
 
-    def __call__(self, experiment: Experiment) -> float:
+    def __call__(self, run: Run) -> float:
         """Evaluate on the test split, or the validation split where there is none.
 
         Returns:
             Mean squared error over voxels and samples.
         """
-        detector = load_detector(experiment)
-        experiment.data.setup("test")
-        tally = Tally(list(experiment.data.channel_names), detector.device)
+        detector = load_detector(run)
+        run.data.setup("test")
+        tally = Tally(list(run.data.channel_names), detector.device)
         weights = ImportanceWeights(
             detector.model, detector.device, self.importance_samples, self.seed
         )
-        splits = experiment.data.splits
-        split = judged_split(experiment.data)
-        for batch, finding in examine(detector, experiment.data.loader(split)):
+        splits = run.data.splits
+        split = judged_split(run.data)
+        for batch, finding in examine(detector, run.data.loader(split)):
             tally.add(batch, finding)
             weights.add(batch["image"], finding.output.mu, finding.output.logvar)
         metrics: dict[str, Any] = {
-            "weights": experiment.weights.name,
-            "score": type(experiment.score).__name__,
+            "weights": run.weights.name,
+            "score": type(run.score).__name__,
         }
-        metrics |= tally.metrics(experiment.annealing.target)
+        metrics |= tally.metrics(run.annealing.target)
         if len(tally.ids) > 1:
             metrics["latent"] |= latent_diagnostics(tally.mu, tally.logvar, self.seed)
         metrics["latent"] |= weights.metrics()
         probes = probe_factors(
-            experiment, detector.model, self.probe_factors, self.num_resamples, self.seed
+            run, detector.model, self.probe_factors, self.num_resamples, self.seed
         )
         if probes:
             metrics["probes"] = probes
         if tally.labels:
-            calibration = calibrate(experiment, detector)
+            calibration = calibrate(run, detector)
             metrics |= self._detection(tally, splits, calibration)
-        localisation = localise(experiment, detector, self.seed)
+        localisation = localise(run, detector, self.seed)
         if localisation:
             metrics["localisation"] = localisation
-        write_json(experiment.run_dir / "metrics.json", metrics)
-        tally.write_scores(experiment.run_dir / "scores.csv")
-        _draw(experiment, tally, metrics)
+        write_json(run.folder.metrics, metrics)
+        tally.write_scores(run.folder.scores)
+        _draw(run, tally, metrics)
         log.info("%s", _headline(metrics))
         log.info("latent space: %s", ", ".join(latent_headline(metrics["latent"])))
         if probes:
@@ -184,8 +184,8 @@ def _where(values: Sequence[str], chosen: np.ndarray) -> list[str]:
     return [value for value, wanted in zip(values, chosen, strict=True) if wanted]
 
 
-def _draw(experiment: Experiment, tally: Tally, metrics: dict[str, Any]) -> None:
-    folder = experiment.run_dir / "figures"
+def _draw(run: Run, tally: Tally, metrics: dict[str, Any]) -> None:
+    folder = run.folder.figures
     save_figure(
         kl_figure(tally.kl_of_units(), threshold=ACTIVE_THRESHOLD), folder / "kl_per_dimension.png"
     )
@@ -194,7 +194,7 @@ def _draw(experiment: Experiment, tally: Tally, metrics: dict[str, Any]) -> None
         save_figure(decomposition_figure(decomposition), folder / "kl_decomposition.png")
     if "probes" in metrics:
         save_figure(probe_figure(metrics["probes"]), folder / "probes.png")
-    history = experiment.run_dir / "logs" / "metrics.csv"
+    history = run.folder.history
     if history.is_file():
         save_figure(learning_curves(read_history(history)), folder / "learning_curves.png")
     if "detection" in metrics:

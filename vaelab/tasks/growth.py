@@ -19,7 +19,7 @@ import numpy as np
 from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
 
-from vaelab.assembly import Experiment
+from vaelab.assembly import Run
 from vaelab.atomic import write_json
 from vaelab.benchmark.variants import high_water_mark
 from vaelab.data.mri.brats import BraTSDataModule
@@ -29,6 +29,7 @@ from vaelab.models.resnet3d import ResNet3dVAE
 from vaelab.objective.annealing import Constant
 from vaelab.report.canvas import save_figure
 from vaelab.report.growth_figures import growth_figure
+from vaelab.runs.folder import RunFolder
 from vaelab.training.history import CSVHistory
 from vaelab.training.module import VAELitModule
 
@@ -78,7 +79,7 @@ class Growth:
         self.epochs = epochs
         self.base_filters = base_filters
 
-    def __call__(self, experiment: Experiment) -> float:
+    def __call__(self, run: Run) -> float:
         """Measure and write.
 
         Returns:
@@ -87,15 +88,13 @@ class Growth:
         Raises:
             UserError: for another dataset than the MRI phantoms.
         """
-        folder = experiment.run_dir / "growth"
-        data = self._cohort(experiment, folder)
+        folder = run.folder.path / "growth"
+        data = self._cohort(run, folder)
         count = len(self.cases) + len(self.roi_sizes) + len(self.workers) + 1
-        bar = tqdm(
-            total=count, desc="growth", leave=False, disable=not experiment.logging.progress_bar
-        )
+        bar = tqdm(total=count, desc="growth", leave=False, disable=not run.logging.progress_bar)
 
         def epochs(cases: int, side: int, workers: int, number: int = SEVERAL) -> _Watch:
-            watch = self._fit(experiment, data, folder, cases, side, workers, number)
+            watch = self._fit(run, data, folder, cases, side, workers, number)
             bar.update()
             return watch
 
@@ -115,14 +114,14 @@ class Growth:
         settled = memory[len(memory) // 5 :]  # the first epochs fill what is then used again
         slope = float(np.polyfit(np.arange(len(settled)), settled, 1)[0])
         result["memory_mib_per_epoch"] = slope
-        write_json(experiment.run_dir / "growth.json", result)
-        save_figure(growth_figure(result), experiment.run_dir / "growth.png")
+        write_json(run.folder.result("growth", "json"), result)
+        save_figure(growth_figure(result), run.folder.result("growth", "png"))
         log.info("memory grows by %.3f MiB an epoch, over %d epochs", slope, len(settled))
         return slope
 
-    def _cohort(self, experiment: Experiment, folder: Path) -> BraTSDataModule:
+    def _cohort(self, run: Run, folder: Path) -> BraTSDataModule:
         """Enough phantoms for the most cases, split."""
-        data = experiment.data
+        data = run.data
         if not (isinstance(data, BraTSDataModule) and isinstance(data.phantoms, PhantomMRI)):
             raise UserError("task=growth: only dataset=phantom_mri can be made as large as asked")
         cohort = copy.deepcopy(data)
@@ -130,14 +129,14 @@ class Growth:
         cohort.phantoms = replace(
             data.phantoms, num_patients=patients, num_followups=0, voxel_size=6.0
         )
-        cohort.splits_dir = folder / "splits"
+        cohort.splits_dir = RunFolder(folder).splits
         cohort.splits = {}
         cohort.setup("fit")
         return cohort
 
     def _fit(
         self,
-        experiment: Experiment,
+        run: Run,
         data: BraTSDataModule,
         folder: Path,
         cases: int,
@@ -153,10 +152,10 @@ class Growth:
         model = ResNet3dVAE(
             len(fresh.channel_names), self.base_filters, z_dim=16, roi_size=[side] * 3
         )
-        module = VAELitModule(model, Constant(1.0), 1e-4, experiment.hardware.is_channels_last)
+        module = VAELitModule(model, Constant(1.0), 1e-4, run.hardware.is_channels_last)
         watch = _Watch()
         L.Trainer(
-            **experiment.hardware.trainer_kwargs(),
+            **run.hardware.trainer_kwargs(),
             max_epochs=epochs + 1,
             logger=CSVHistory(folder / f"logs_{cases}_{side}_{workers}_{epochs}"),
             callbacks=[watch],

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from vaelab.anomaly.calibration import check_alpha
 from vaelab.anomaly.detector import AnomalyDetector
 from vaelab.anomaly.native import save_native
-from vaelab.assembly import Experiment
+from vaelab.assembly import Run
 from vaelab.atomic import replacing
 from vaelab.data.index import ENCODING, enumerate_names
 from vaelab.data.inputs import (
@@ -81,23 +81,23 @@ class Predict:
         self.alpha = alpha
         self.save_maps = save_maps
 
-    def __call__(self, experiment: Experiment) -> None:
+    def __call__(self, run: Run) -> None:
         """Judge every input, one at a time, and write down each as it is done.
 
         Raises:
             UserError: before any work when there is nothing to judge or nothing to judge with; at
                 the end, naming all of them, when inputs could not be read.
         """
-        output_dir = Path(self.output_dir or experiment.run_dir / "predictions").expanduser()
-        kind = _kind_of(experiment.data)
+        output_dir = Path(self.output_dir or run.folder.predictions).expanduser()
+        kind = _kind_of(run.data)
         inputs = kind.find(self.inputs, output_dir)
-        calibration = load_calibration(experiment)
+        calibration = load_calibration(run)
         warning = calibration.warning(self.alpha) if calibration else None
         if warning:
             log.warning("%s", warning)
-        detector = load_detector(experiment)
+        detector = load_detector(run)
         if self.save_maps:
-            kind.prepare_maps(experiment, detector)
+            kind.prepare_maps(run, detector)
         table = output_dir / "predictions.csv"
         failed: list[str] = []
         flagged = 0
@@ -106,7 +106,7 @@ class Predict:
             writer.writeheader()
             progress = tqdm(
                 inputs, "judging", unit="input", leave=False,
-                disable=not experiment.logging.progress_bar,
+                disable=not run.logging.progress_bar,
             )  # fmt: skip
             for one in progress:
                 row: dict[str, Any] = {"file": one.name}
@@ -150,7 +150,7 @@ class _Kind(Protocol):
 
     def find(self, inputs: str | Sequence[str], output_dir: Path) -> list[Input]: ...
 
-    def prepare_maps(self, experiment: Experiment, detector: AnomalyDetector) -> None: ...
+    def prepare_maps(self, run: Run, detector: AnomalyDetector) -> None: ...
 
     def read(self, path: Path) -> Any:
         """A sample with ``image``, (C, ...)."""
@@ -169,9 +169,9 @@ class _Radiographs:
     def find(self, inputs: str | Sequence[str], output_dir: Path) -> list[Input]:
         return find_radiographs(inputs, output_dir)
 
-    def prepare_maps(self, experiment: Experiment, detector: AnomalyDetector) -> None:
+    def prepare_maps(self, run: Run, detector: AnomalyDetector) -> None:
         try:
-            self.scale, source = healthy_scale(experiment, detector)
+            self.scale, source = healthy_scale(run, detector)
         except UserError as error:
             raise UserError(
                 f"{error}. The heat maps' colour scale is measured on the run's healthy images, "
@@ -205,7 +205,7 @@ class _Volumes:
     def find(self, inputs: str | Sequence[str], output_dir: Path) -> list[Input]:
         return find_subjects(inputs, self.settings["modalities"], output_dir)
 
-    def prepare_maps(self, experiment: Experiment, detector: AnomalyDetector) -> None:
+    def prepare_maps(self, run: Run, detector: AnomalyDetector) -> None:
         """Nothing: the maps hold residuals, not colours."""
 
     def read(self, path: Path) -> Volume:

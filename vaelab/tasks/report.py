@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vaelab.anomaly.calibration import ConformalCalibration
 from vaelab.anomaly.detector import Finding
-from vaelab.assembly import Experiment
+from vaelab.assembly import Run
 from vaelab.errors import UserError
 from vaelab.evaluation.judging import (
     examine,
@@ -82,35 +82,35 @@ class Report:
         self.max_volumes = max_volumes
         self.alpha = alpha
 
-    def __call__(self, experiment: Experiment) -> None:
+    def __call__(self, run: Run) -> None:
         """Write the page of an evaluated run."""
-        run_dir = experiment.run_dir
-        metrics = _read_metrics(run_dir / "metrics.json")
-        detector = load_detector(experiment)
-        experiment.data.setup("test")
-        splits = experiment.data.splits
-        split = judged_split(experiment.data)
-        scale, source = healthy_scale(experiment, detector)
-        chosen = self._choose(run_dir / "scores.csv")
-        calibration = load_calibration(experiment)
+        folder = run.folder
+        metrics = _read_metrics(folder.metrics)
+        detector = load_detector(run)
+        run.data.setup("test")
+        splits = run.data.splits
+        split = judged_split(run.data)
+        scale, source = healthy_scale(run, detector)
+        chosen = self._choose(folder.scores)
+        calibration = load_calibration(run)
         cases: list[AnyCase] = []
-        for batch, finding in examine(detector, experiment.data.loader(split)):
+        for batch, finding in examine(detector, run.data.loader(split)):
             for index, identifier in enumerate(batch["id"]):
                 if identifier in chosen:
-                    cases.append(self._case(batch, finding, index, experiment, calibration))
+                    cases.append(self._case(batch, finding, index, run, calibration))
             if len(cases) == len(chosen):
                 break
-        config = (run_dir / "config_resolved.yaml").read_text(encoding="utf-8")
+        config = folder.config.read_text(encoding="utf-8")
         path = write_report(
-            run_dir / "report.html",
-            title=run_dir.name,
-            summary=_summary(experiment, metrics),
+            folder.report,
+            title=folder.name,
+            summary=_summary(run, metrics),
             metrics=_rows(metrics),
             figures={
-                caption: (run_dir / folder / f"{name}.png").read_bytes()
-                for folder, captions in (("figures", CAPTIONS), ("decoded", DECODED))
+                caption: (place / f"{name}.png").read_bytes()
+                for place, captions in ((folder.figures, CAPTIONS), (folder.decoded, DECODED))
                 for name, caption in captions.items()
-                if (run_dir / folder / f"{name}.png").is_file()
+                if (place / f"{name}.png").is_file()
             },
             cases=cases,
             heat_scale=scale,
@@ -136,7 +136,7 @@ class Report:
         batch: dict[str, Any],
         finding: Finding,
         index: int,
-        experiment: Experiment,
+        run: Run,
         calibration: ConformalCalibration | None,
     ) -> AnyCase:
         score = float(finding.score[index])
@@ -154,7 +154,7 @@ class Report:
         x_hat = finding.x_hat[index]
         if image.dim() == 3:
             return Case(image=image[0].numpy(), reconstruction=x_hat[0].numpy(), **common)
-        channels = list(experiment.data.channel_names)
+        channels = list(run.data.channel_names)
         return VolumeCase(
             modalities=dict(zip(channels, image.numpy(), strict=True)),
             reconstructions=dict(zip(channels, x_hat.numpy(), strict=True)),
@@ -175,15 +175,15 @@ def _read_metrics(path: Path) -> dict[str, Any]:
     return content
 
 
-def _summary(experiment: Experiment, metrics: dict[str, Any]) -> dict[str, str]:
-    data = f"{type(experiment.data).__name__}, {experiment.data.root_dir}"
-    parameters = sum(weight.numel() for weight in experiment.model.parameters())
-    model = f"{type(experiment.model).__name__}, {experiment.model.z_dim} latent units"
+def _summary(run: Run, metrics: dict[str, Any]) -> dict[str, str]:
+    data = f"{type(run.data).__name__}, {run.data.root_dir}"
+    parameters = sum(weight.numel() for weight in run.model.parameters())
+    model = f"{type(run.model).__name__}, {run.model.z_dim} latent units"
     return {
         "Data": data,
         "Model": f"{model}, {parameters / 1e6:.1f} M parameters",
-        "Training": f"up to {experiment.train.max_epochs} epochs, best by "
-        f"{experiment.train.monitor}, seed {experiment.train.seed}",
+        "Training": f"up to {run.train.max_epochs} epochs, best by "
+        f"{run.train.monitor}, seed {run.train.seed}",
         "Score": str(metrics["score"]),
         "Judged on": f"{metrics['samples']} samples",
     }

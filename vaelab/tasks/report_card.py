@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vaelab.assembly import Experiment
+from vaelab.assembly import Run
 from vaelab.errors import UserError
 from vaelab.evaluation.judging import examine, healthy_scale, load_detector
 from vaelab.report.canvas import save_figure
@@ -36,13 +36,13 @@ class ReportCard:
             raise UserError(f"task.num_cases={num_cases}: a card holds 1 to 8 cases; try 5")
         self.num_cases = num_cases
 
-    def __call__(self, experiment: Experiment) -> None:
+    def __call__(self, run: Run) -> None:
         """Draw the card of a trained run."""
-        detector = load_detector(experiment)
-        experiment.data.setup("test")
-        scale, source = healthy_scale(experiment, detector)
+        detector = load_detector(run)
+        run.data.setup("test")
+        scale, source = healthy_scale(run, detector)
         cases: list[dict[str, Any]] = []
-        for batch, finding in examine(detector, experiment.data.test_dataloader()):
+        for batch, finding in examine(detector, run.data.test_dataloader()):
             for index in range(len(batch["id"])):
                 if "label" in batch and int(batch["label"][index]) == 0:
                     continue
@@ -61,12 +61,12 @@ class ReportCard:
                 break
         figure = draw_card(
             cases[: self.num_cases],
-            list(experiment.data.channel_names),
+            list(run.data.channel_names),
             scale,
             source,
-            f"{experiment.run_dir.name}  ·  {type(experiment.score).__name__}",
+            f"{run.folder.name}  ·  {type(run.score).__name__}",
         )
-        path = save_figure(figure, experiment.run_dir / "report_card.png")
+        path = save_figure(figure, run.folder.report_card)
         log.info("report card in %s", path)
 
 

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from vaelab.anomaly.calibration import ConformalCalibration, check_alpha
 from vaelab.anomaly.detector import AnomalyDetector
 from vaelab.anomaly.scores import Score
-from vaelab.assembly import Experiment
+from vaelab.assembly import Run
 from vaelab.atomic import replacing, write_json
 from vaelab.data.build import thread_pool
 from vaelab.data.index import Record
@@ -37,6 +37,7 @@ from vaelab.evaluation.judging import (
 )
 from vaelab.evaluation.shifts import SHIFTS, eight_bit, shifted
 from vaelab.metrics.detection import detection_metrics
+from vaelab.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class Robustness:
         self.scores = dict(scores or {})
         self.with_runs = [Path(folder).expanduser() for folder in with_runs]
 
-    def __call__(self, experiment: Experiment) -> float:
+    def __call__(self, run: Run) -> float:
         """Judge on all test images.
 
         Returns:
@@ -109,23 +110,23 @@ class Robustness:
         Raises:
             UserError: for a run that did not learn from X-rays, or is not trained.
         """
-        data = experiment.data
+        data = run.data
         if not isinstance(data, ChestXrayDataModule):
             raise UserError(
                 f"task=robustness: shifts are of X-ray images, and this run reads its data with "
                 f"{type(data).__name__}; name a run on chest_xray or phantom_xray with run_dir"
             )
-        detector = load_detector(experiment)
+        detector = load_detector(run)
         data.setup("test")
-        own = describe_score(experiment.score)
+        own = describe_score(run.score)
         others = {n: score for n, score in self.scores.items() if describe_score(score) != own}
         for score in others.values():
             fit(score, detector, data)
         split = judged_split(data)
         records = data.splits[split]
         labels = np.array([int(record["label"]) for record in records])
-        calibration = load_calibration(experiment)
-        scores = {OWN: experiment.score, **others}
+        calibration = load_calibration(run)
+        scores = {OWN: run.score, **others}
 
         def judge(images: Iterator[Tensor]) -> dict[str, Judgement]:
             values = _scores(detector, scores, images, data.batch_size)
@@ -137,14 +138,14 @@ class Robustness:
         alpha = self.alpha
         clean = judge(image for batch in data.loader(split) for image in batch["image"])
         prepare = LoadGreyImage(**data.settings)
-        machines = _Machines(records, prepare, self.seed, experiment.logging.progress_bar)
+        machines = _Machines(records, prepare, self.seed, run.logging.progress_bar)
         found = {name: judge(machines.images(name)) for name in self.shifts}
         by_score = {
             name: _summary(clean[name], {shift: found[shift][name] for shift in found})
             for name in scores
         }
         result = by_score.pop(OWN) | {
-            "score": type(experiment.score).__name__,
+            "score": type(run.score).__name__,
             "scores": by_score,
             "split": split,
             "counts": {"normal": int((labels == 0).sum()), "sick": int((labels == 1).sum())},
@@ -152,8 +153,8 @@ class Robustness:
             "alpha": self.alpha,
         }
         report = "\n\n".join(robustness_tables(result, self._others(result)))
-        write_json(experiment.run_dir / "robustness.json", result)
-        with replacing(experiment.run_dir / "robustness.md") as file:
+        write_json(run.folder.result("robustness", "json"), result)
+        with replacing(run.folder.result("robustness", "md")) as file:
             file.write_text(f"# Robustness to simulated shifts\n\n{report}\n", "utf-8")
         log.info("robustness on %d images of %s:\n%s", len(labels), split, report)
         mean: float = result["mean"]["auroc"]
@@ -163,7 +164,7 @@ class Robustness:
         """What this task found in other runs, on images and shifts like these."""
         others: list[dict[str, Any]] = []
         for folder in self.with_runs:
-            path = folder / "robustness.json"
+            path = RunFolder(folder).result("robustness", "json")
             try:
                 other = json.loads(path.read_text("utf-8"))
             except (OSError, ValueError) as error:
@@ -330,7 +331,7 @@ def _over_runs(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     lines = []
     for name in table[0][0]:
         aurocs = np.array(
-            [[rows[name]["auroc"] for rows in run] for run in table]
+            [[rows[name]["auroc"] for rows in scores] for scores in table]
         )  # (runs, scores)
         pairs = zip(aurocs.mean(0), aurocs.std(0, ddof=1), strict=True)
         lines.append([name, *(f"{mean:.3f} ± {deviation:.3f}" for mean, deviation in pairs)])

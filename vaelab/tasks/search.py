@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 import yaml  # type: ignore[import-untyped, unused-ignore]
 from tqdm import tqdm
 
-from vaelab.assembly import Experiment
+from vaelab.assembly import Run
 from vaelab.atomic import replacing
 from vaelab.errors import UserError
 from vaelab.report.canvas import save_figure
 from vaelab.report.search import search_figure
+from vaelab.runs.folder import RunFolder
 from vaelab.runs.launch import run_apart
 from vaelab.runs.status import read_status
 
@@ -72,7 +73,7 @@ class Search:
         self.overrides = dict(overrides or {})
         self.judge = judge
 
-    def __call__(self, experiment: Experiment) -> float:
+    def __call__(self, run: Run) -> float:
         """Search; returns the smallest value found.
 
         Raises:
@@ -86,11 +87,11 @@ class Search:
                 "from the rate–distortion curve of task=compare",
                 " and ".join(WEIGHED_BY_BETA),
             )
-        folder = experiment.run_dir
-        study = self._study(folder, experiment.train.seed)
+        folder = run.folder.path
+        study = self._study(folder, run.train.seed)
         bar = tqdm(
             total=self.trials, desc="search", unit="trial",
-            disable=not experiment.logging.progress_bar, initial=_count(study),
+            disable=not run.logging.progress_bar, initial=_count(study),
         )  # fmt: skip
         with bar:
             for number, parameters in self._open_trials(study):
@@ -132,7 +133,7 @@ class Search:
 
     def _run(self, study: Study, folder: Path, number: int, parameters: dict[str, Any]) -> None:
         """Train, unless that was done before the search was cut off; tell the study."""
-        place = folder / f"trial_{number}"
+        place = RunFolder(folder).trial(number).path
         chosen = _arguments(parameters)
         log.info("trial %d: %s", number, "  ".join(chosen))
         status = read_status(place)
@@ -154,7 +155,7 @@ class Search:
             )
 
     def _arguments(self, place: Path, chosen: Sequence[str]) -> list[str]:
-        if (place / "checkpoints" / "last.ckpt").is_file():
+        if RunFolder(place).last_checkpoint.is_file():
             return [f"resume={place}", "logging.progress_bar=false"]
         shutil.rmtree(place, ignore_errors=True)  # cut off before its first checkpoint
         alone = [] if self.judge else ["~task.then"]

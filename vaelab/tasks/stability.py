@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vaelab.assembly import Experiment
+from vaelab.assembly import Run
 from vaelab.atomic import replacing, write_json
 from vaelab.errors import UserError
 from vaelab.evaluation.rescan import Rescan
@@ -118,7 +118,7 @@ class Stability:
         self.num_resamples = num_resamples
         self.seed = seed
 
-    def __call__(self, experiment: Experiment) -> float:
+    def __call__(self, run: Run) -> float:
         """Train what is to be trained, encode, compare.
 
         Returns:
@@ -129,7 +129,7 @@ class Stability:
         """
         scans = [
             one
-            for one in own_subjects(experiment.data).members
+            for one in own_subjects(run.data).members
             if self.subjects == "all" or one.split == "val"
         ]
         first = first_scans(scans)
@@ -139,11 +139,11 @@ class Stability:
                 f"{max(6, 2 * self.neighbours + 2)} are needed, so take fewer neighbours, or "
                 "task.subjects=all"
             )
-        own = [experiment.run_dir] if experiment.weights.is_file() else []
+        own = [run.folder.path] if run.weights.is_file() else []
         runs = [
             *own,
-            *runs_in(self.runs, experiment.train.weights_name),
-            *train_seeds(experiment, self.seeds),
+            *runs_in(self.runs, run.train.weights_name),
+            *train_seeds(run, self.seeds),
         ]
         runs = list({path.resolve(): path for path in runs}.values())
         if len(runs) < 2:
@@ -153,17 +153,17 @@ class Stability:
             )
         names = names_of(runs)
         spaces = [
-            encode(experiment, name, path, scans, self.rescan, self.rescans, self.seed)
+            encode(run, name, path, scans, self.rescan, self.rescans, self.seed)
             for name, path in zip(names, runs, strict=True)
         ]
         measures = self._measures(spaces, scans, first)
-        unit = "pixel" if spacing_of(experiment.data) is None else "mm"
+        unit = "pixel" if spacing_of(run.data) is None else "mm"
         result = self._result(measures, spaces, scans, first)
         result["rescan"] = asdict(self.rescan) | {"unit": unit, "repeats": self.rescans}
-        write_json(experiment.run_dir / "stability.json", result)
-        with replacing(experiment.run_dir / "stability.md") as file:
+        write_json(run.folder.result("stability", "json"), result)
+        with replacing(run.folder.result("stability", "md")) as file:
             file.write_text(markdown(result), encoding="utf-8")
-        save_figure(figure(result, measures), experiment.run_dir / "figures" / "stability.png")
+        save_figure(figure(result, measures), run.folder.figures / "stability.png")
         log.info(
             "%s: %s\n%s",
             result["verdict"],

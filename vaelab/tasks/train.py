@@ -13,7 +13,7 @@ import numpy as np
 from lightning.pytorch.callbacks import Callback, Timer, TQDMProgressBar
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from vaelab.assembly import Experiment
+from vaelab.assembly import Run
 from vaelab.atomic import NoSpaceError, remove_partials
 from vaelab.errors import Interrupted, UserError
 from vaelab.report.canvas import save_figure
@@ -26,7 +26,6 @@ from vaelab.training.callbacks import (
     SeedEachBatch,
 )
 from vaelab.training.checkpoint import (
-    LAST,
     AtomicCheckpointIO,
     checkpoint_callbacks,
     checkpoint_to_resume,
@@ -47,10 +46,10 @@ class Train:
         then: name → task to run afterwards, in order.
     """
 
-    def __init__(self, then: Mapping[str, Callable[[Experiment], object]] | None = None) -> None:
+    def __init__(self, then: Mapping[str, Callable[[Run], object]] | None = None) -> None:
         self.then = dict(then or {})
 
-    def __call__(self, experiment: Experiment) -> float:
+    def __call__(self, run: Run) -> float:
         """Train; return the best value of ``train.monitor``, smaller being better.
 
         Raises:
@@ -60,94 +59,94 @@ class Train:
             Interrupted: after SIGTERM; the run can be resumed.
         """
         with Preemption() as preemption:
-            result = _fit(experiment, preemption)
+            result = _fit(run, preemption)
             for task in self.then.values():
-                task(experiment)
+                task(run)
         return result
 
 
-def _fit(experiment: Experiment, preemption: Preemption) -> float:
-    settings = experiment.train
-    checkpoint, epoch = _checkpoint_to_resume(experiment) if experiment.resume else (None, 0)
-    if experiment.annealing.ramp_epochs >= settings.max_epochs:
+def _fit(run: Run, preemption: Preemption) -> float:
+    settings = run.train
+    checkpoint, epoch = _checkpoint_to_resume(run) if run.resume else (None, 0)
+    if run.annealing.ramp_epochs >= settings.max_epochs:
         log.warning(
             "beta reaches its target %g only at epoch %d, but the last of "
             "train.max_epochs=%d is %d: raise train.max_epochs or lower "
             "train.kl_annealing_epochs",
-            *(experiment.annealing.target, experiment.annealing.ramp_epochs),
+            *(run.annealing.target, run.annealing.ramp_epochs),
             *(settings.max_epochs, settings.max_epochs - 1),
         )
-    experiment.data.setup("fit")
+    run.data.setup("fit")
     module = VAELitModule(
-        experiment.model,
-        experiment.annealing,
+        run.model,
+        run.annealing,
         settings.lr,
-        experiment.hardware.is_channels_last,
-        experiment.data.augment,
+        run.hardware.is_channels_last,
+        run.data.augment,
         settings.lr_final,
     )
-    best, last = checkpoint_callbacks(experiment.run_dir / "checkpoints", settings.monitor)
-    weights = BestWeights(experiment.weights)
-    trainer = _trainer(experiment, [*_callbacks(experiment), preemption, weights, best, last])
-    parameters = sum(weight.numel() for weight in experiment.model.parameters())
+    best, last = checkpoint_callbacks(run.folder.checkpoints, settings.monitor)
+    weights = BestWeights(run.weights)
+    trainer = _trainer(run, [*_callbacks(run), preemption, weights, best, last])
+    parameters = sum(weight.numel() for weight in run.model.parameters())
     log.info("training %d epochs, %.1f M parameters", settings.max_epochs, parameters / 1e6)
     try:
         with warnings.catch_warnings():
             # A resumed run's own checkpoints; no other run's can be there.
             warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
             # weights_only: a checkpoint is data; one that carries code is refused.
-            experiment.data.first_epoch = epoch
-            trainer.fit(module, experiment.data, ckpt_path=checkpoint, weights_only=True)
+            run.data.first_epoch = epoch
+            trainer.fit(module, run.data, ckpt_path=checkpoint, weights_only=True)
         weights.save(trainer)
     except (UserError, NoSpaceError) as error:
-        raise UserError("; ".join([str(error), *_last_good(experiment)])) from error
+        raise UserError("; ".join([str(error), *_last_good(run)])) from error
     except (SIGTERMException, RuntimeError) as stop:
         # A batch system signals the loaders' workers too: their death is the same message.
         if not preemption.received:
             raise
         where = f"stopped by SIGTERM in epoch {trainer.current_epoch}"
-        log.warning("%s", "; ".join([where, *_last_good(experiment)]))
+        log.warning("%s", "; ".join([where, *_last_good(run)]))
         raise Interrupted(where) from stop
     assert best.best_model_score is not None
     result = float(best.best_model_score)
-    log.info("best %s %.6g, weights in %s", settings.monitor, result, experiment.weights)
+    log.info("best %s %.6g, weights in %s", settings.monitor, result, run.weights)
     return result
 
 
-def _trainer(experiment: Experiment, callbacks: list[Callback]) -> L.Trainer:
-    hardware = experiment.hardware.trainer_kwargs()
+def _trainer(run: Run, callbacks: list[Callback]) -> L.Trainer:
+    hardware = run.hardware.trainer_kwargs()
     return L.Trainer(
         **hardware | {"plugins": [*hardware.get("plugins", []), AtomicCheckpointIO()]},
-        max_epochs=experiment.train.max_epochs,
-        deterministic=experiment.train.deterministic,
-        logger=list(experiment.loggers),
+        max_epochs=run.train.max_epochs,
+        deterministic=run.train.deterministic,
+        logger=list(run.loggers),
         callbacks=callbacks,
-        default_root_dir=experiment.run_dir,
+        default_root_dir=run.folder.path,
         num_sanity_val_steps=0,  # its metrics would count as a first epoch
         log_every_n_steps=1,
-        enable_progress_bar=experiment.logging.progress_bar,
+        enable_progress_bar=run.logging.progress_bar,
         enable_model_summary=False,
     )
 
 
-def _callbacks(experiment: Experiment) -> list[Callback]:
-    settings = experiment.logging
+def _callbacks(run: Run) -> list[Callback]:
+    settings = run.logging
     callbacks: list[Callback] = [
-        *experiment.hardware.callbacks(),
-        SeedEachBatch(experiment.train.seed),
-        StepHealth(experiment.train.max_skipped_steps),
+        *run.hardware.callbacks(),
+        SeedEachBatch(run.train.seed),
+        StepHealth(run.train.max_skipped_steps),
         LatentHealth(),
         ReconstructionSnapshots(
-            experiment.run_dir / "recon",
+            run.folder.snapshots,
             settings.recon_every_n_epochs,
             settings.num_recon_samples,
-            _Drawing(experiment.data.channel_names),
+            _Drawing(run.data.channel_names),
         ),
         LogEpoch(),
         EpochSummary(["train/loss", "val/recon", "val/kl", "train/beta", "val/active_units"]),
     ]
-    if experiment.train.max_minutes is not None:
-        limit = timedelta(minutes=experiment.train.max_minutes)
+    if run.train.max_minutes is not None:
+        limit = timedelta(minutes=run.train.max_minutes)
         callbacks.append(Timer(limit, interval="epoch"))
     if settings.progress_bar:
         callbacks.append(TQDMProgressBar(leave=False))
@@ -166,39 +165,40 @@ class _Drawing:
         save_figure(reconstruction_slices(image, reconstruction, self.channel_names, title), path)
 
 
-def _last_good(experiment: Experiment) -> list[str]:
+def _last_good(run: Run) -> list[str]:
     """Where a run that has stopped can go on from, in words; empty before the first epoch's end."""
-    last = experiment.run_dir / "checkpoints" / LAST
+    last = run.folder.last_checkpoint
     if not last.is_file():
         return []
     return [f"the last good checkpoint is {last}, epoch {load_checkpoint(last)['epoch']}"]
 
 
-def _checkpoint_to_resume(experiment: Experiment) -> tuple[Path | None, int]:
+def _checkpoint_to_resume(run: Run) -> tuple[Path | None, int]:
     """Path of the last checkpoint and the epoch that comes next.
 
     None and 0 for a run that was cut off in its first epoch.
 
     Rows of the log that the checkpoint does not know of are dropped.
     """
-    for name in ("checkpoints", "logs", "recon", "splits"):
-        remove_partials(experiment.run_dir / name)
-    history = experiment.run_dir / "logs" / "metrics.csv"
-    folder = experiment.run_dir / "checkpoints"
+    here = run.folder
+    for place in (here.checkpoints, here.logs, here.snapshots, here.splits):
+        remove_partials(place)
+    history = run.folder.history
+    folder = run.folder.checkpoints
     found = checkpoint_to_resume(folder)
     if found is None:
         # The first row is there a moment before the first checkpoint, and these follow it.
         logged = read_history(history)["epoch"] if history.is_file() else []
-        if len(logged) > 1 or experiment.weights.is_file():
+        if len(logged) > 1 or run.weights.is_file():
             raise UserError(
-                f"resume={experiment.run_dir}: nothing to resume, the checkpoints are gone from "
+                f"resume={run.folder}: nothing to resume, the checkpoints are gone from "
                 f"{folder}; start a new run instead"
             )
         log.warning("no epoch was completed before: training starts at the first")
         truncate_history(history, 0)
         return None, 0
     path, epoch = found
-    epochs, limit = epoch + 1, experiment.train.max_epochs
+    epochs, limit = epoch + 1, run.train.max_epochs
     if epochs > limit:
         raise UserError(
             f"train.max_epochs={limit}: this run has done {epochs} epochs already; give at least "

@@ -20,13 +20,14 @@ from torch import Tensor
 from vaelab.atomic import write_bytes
 from vaelab.errors import UserError
 from vaelab.models.vae import VAE
+from vaelab.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
 
 PREFIX = "model."
 """Where the network sits in ``VAELitModule``, and so in a Lightning checkpoint."""
 
-LAST = "last.ckpt"
+LAST = RunFolder(Path()).last_checkpoint.name
 """Name of the checkpoint that every epoch writes, and that a run goes on from."""
 
 
