@@ -1,94 +1,141 @@
-"""What a task is handed: all the parts of one run, already built."""
+"""What a task is handed, a run with its parts, and what a task declares."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, ClassVar
 
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from vaelab.anomaly.scores import Score
 from vaelab.data.module import SplitDataModule
-from vaelab.errors import UserError
 from vaelab.models.vae import VAE
 from vaelab.objective.annealing import Annealing
+from vaelab.objective.contract import Objective
 from vaelab.runs.folder import RunFolder
 from vaelab.training.hardware import Hardware
-from vaelab.training.module import MONITORS
+from vaelab.training.optimizer import OptimizerFactory
+from vaelab.training.settings import LoggingSettings, TrainSettings
 
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """The ``train`` section of the config; see ``conf/config.yaml`` for what each means."""
-
-    seed: int
-    max_epochs: int
-    lr: float
-    lr_final: float
-    kl_beta: float
-    kl_annealing_epochs: int
-    monitor: str
-    weights_name: str
-    deterministic: bool | Literal["warn"]
-    max_skipped_steps: int = 40  # runs from before the key was there are still read
-    max_minutes: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.max_epochs < 1:
-            raise UserError(f"train.max_epochs={self.max_epochs}: at least 1 is needed; try 20")
-        if self.max_minutes is not None and not 0 < self.max_minutes < math.inf:
-            raise UserError(
-                f"train.max_minutes={self.max_minutes}: must be above 0; null is no limit"
-            )
-        if not 0 <= self.lr_final <= 1:
-            raise UserError(f"train.lr_final={self.lr_final}: a share of train.lr, from 0 to 1")
-        if self.monitor not in MONITORS:
-            raise UserError(f"train.monitor={self.monitor}: must be one of {', '.join(MONITORS)}")
-        if Path(self.weights_name).name != self.weights_name:
-            raise UserError(f"train.weights_name={self.weights_name}: a file name, not a path")
-        if self.max_skipped_steps < 1:
-            raise UserError(
-                f"train.max_skipped_steps={self.max_skipped_steps}: at least 1 is needed, since "
-                "the scale of the gradients is found by skipping; try 40"
-            )
-
-
-@dataclass(frozen=True)
-class LoggingSettings:
-    """The ``logging`` section of the config."""
-
-    recon_every_n_epochs: int
-    num_recon_samples: int
-    progress_bar: bool
-
-    def __post_init__(self) -> None:
-        for key in ("recon_every_n_epochs", "num_recon_samples"):
-            if getattr(self, key) < 0:
-                raise UserError(f"logging.{key}={getattr(self, key)}: cannot be negative; 0 is off")
+PARTS = (
+    "train", "logging", "dataset", "model", "objective", "annealing", "optimizer", "callbacks",
+    "hardware", "score", "logger",
+)  # fmt: skip
+"""Sections of the config that become objects."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder and the parts that work in it."""
+    """A run folder and the parts that work in it: those that the task has declared."""
 
     folder: RunFolder
-    data: SplitDataModule
-    model: VAE
-    annealing: Annealing
-    hardware: Hardware
-    score: Score
-    loggers: Sequence[Logger]
-    train: TrainSettings
-    logging: LoggingSettings
+    parts: Mapping[str, Any] = field(repr=False)
+    """Name, one of ``PARTS`` → object."""
     map_sigma: float = 0.0
     """Smoothing of anomaly maps, in pixels or voxels."""
     resume: bool = False
-    """Go on from ``checkpoints/last.ckpt`` instead of starting anew."""
+    """Go on from the last checkpoint instead of starting anew."""
+
+    def _part(self, name: str) -> Any:
+        assert name in self.parts, f"the task uses {name}, and has not declared it in its parts"
+        return self.parts[name]
+
+    def replacing(self, **parts: Any) -> Run:
+        """The same run with other objects for some of its parts."""
+        return Run(self.folder, {**self.parts, **parts}, self.map_sigma, self.resume)
+
+    @property
+    def data(self) -> SplitDataModule:
+        """The dataset."""
+        part: SplitDataModule = self._part("dataset")
+        return part
+
+    @property
+    def model(self) -> VAE:
+        """The network, untrained."""
+        part: VAE = self._part("model")
+        return part
+
+    @property
+    def objective(self) -> Objective:
+        """What is minimised."""
+        part: Objective = self._part("objective")
+        return part
+
+    @property
+    def annealing(self) -> Annealing:
+        """Beta as a function of the epoch."""
+        part: Annealing = self._part("annealing")
+        return part
+
+    @property
+    def optimizer(self) -> OptimizerFactory:
+        """What makes the steps."""
+        part: OptimizerFactory = self._part("optimizer")
+        return part
+
+    @property
+    def callbacks(self) -> Sequence[Callback]:
+        """Those that the user has added."""
+        part: Sequence[Callback] = self._part("callbacks")
+        return part
+
+    @property
+    def hardware(self) -> Hardware:
+        """Where to compute, and how."""
+        part: Hardware = self._part("hardware")
+        return part
+
+    @property
+    def score(self) -> Score:
+        """What makes a sample abnormal."""
+        part: Score = self._part("score")
+        return part
+
+    @property
+    def loggers(self) -> Sequence[Logger]:
+        """Who is told the metrics of each epoch."""
+        part: Sequence[Logger] = self._part("logger")
+        return part
+
+    @property
+    def train(self) -> TrainSettings:
+        """The section ``train`` of the config."""
+        part: TrainSettings = self._part("train")
+        return part
+
+    @property
+    def logging(self) -> LoggingSettings:
+        """The section ``logging`` of the config."""
+        part: LoggingSettings = self._part("logging")
+        return part
 
     @property
     def weights(self) -> Path:
         """The best network of this run as a plain state dict."""
         return self.folder.weights(self.train.weights_name)
+
+
+class Task:
+    """What can be done with a run: a subclass has a file in ``conf/task`` and is called with it.
+
+    What it declares is read before any part is built. Its defaults are those of a task that judges
+    a trained run.
+    """
+
+    parts: ClassVar[Sequence[str]] = PARTS
+    """Of ``PARTS``, those that are used. Only these are checked and built. A task that looks at no
+    dataset has a run folder that is named after the task."""
+    needs_trained_run: ClassVar[bool] = True
+    """Works in the folder of a run that is there, with that run's own config. False: it makes a run
+    folder of its own, and ``run_dir=`` may name a new one."""
+    resumable: ClassVar[bool] = False
+    """``resume=<folder>`` calls it again, with ``run.resume`` true. Only for a task that makes a
+    run folder of its own."""
+
+    def __call__(self, run: Run) -> Any:
+        """Do it; a number that is returned is the value of the run, which sweeps compare."""
+        raise NotImplementedError

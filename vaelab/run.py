@@ -9,14 +9,10 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
+from vaelab.cli.config_files import CONF
 from vaelab.cli.help import help_text
 from vaelab.errors import UserError
-
-PACKAGE = Path(__file__).resolve().parent
-# An installed wheel carries conf/ inside the package; a checkout has it beside.
-CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"
 
 FULL = "HYDRA_FULL_ERROR"
 """Environment variable by which a user asks for tracebacks of what Hydra refuses."""

@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from vaelab.benchmark.variants import Step, Variant, flops, peak_memory
+from vaelab.benchmark.variants import BareStep, Variant, flops, peak_memory
 from vaelab.errors import UserError
 from vaelab.models.conv2d import Conv2dVAE
 from vaelab.models.monai_vae import MonaiVAE
 from vaelab.models.resnet3d import ResNet3dVAE
 from vaelab.models.vae import VAE
+from vaelab.objective.elbo import ELBOLoss
 from vaelab.training.parity import relative_difference
 
 CPU = torch.device("cpu")
@@ -32,7 +33,7 @@ def images() -> tuple[VAE, Tensor]:
 
 
 def loss_and_gradients(model: VAE, x: Tensor, variant: str) -> tuple[float, Tensor]:
-    step = Step(model, x, Variant(variant), CPU)
+    step = BareStep(model, ELBOLoss(), {"image": x}, Variant(variant), CPU)
     torch.manual_seed(1)
     loss = float(step.backward())
     found = [weight.grad for weight in step.model.parameters()]
@@ -77,7 +78,7 @@ def test_variants_of_images_agree_with_float32(
 def test_a_step_learns_and_leaves_the_model_alone():
     model, x = volumes()
     before = model.mu_head.weight.clone()
-    step = Step(model, x, Variant("fp32"), CPU, lr=1e-3)
+    step = BareStep(model, ELBOLoss(), {"image": x}, Variant("fp32"), CPU, lr=1e-3)
     losses = []
     for _ in range(5):
         losses.append(float(step.backward()))
@@ -89,11 +90,11 @@ def test_a_step_learns_and_leaves_the_model_alone():
 
 def test_channels_last_reaches_the_weights():
     model, x = volumes()
-    step = Step(model, x, Variant("channels_last"), CPU)
+    step = BareStep(model, ELBOLoss(), {"image": x}, Variant("channels_last"), CPU)
     convolutions = [weight for weight in step.model.parameters() if weight.dim() == 5]
     layout = torch.channels_last_3d
     assert all(weight.is_contiguous(memory_format=layout) for weight in convolutions)
-    assert step.x.is_contiguous(memory_format=layout)
+    assert step.batch["image"].is_contiguous(memory_format=layout)
 
 
 @pytest.mark.parametrize("name", ["fp64", "fp32+bf16", "", "channels_first"])
@@ -113,7 +114,9 @@ def test_what_cannot_be_computed_says_why():
 
 def test_flops_are_those_of_the_convolutions():
     model = MonaiVAE((4, 4), input_channels=1, z_dim=2, channels=(3,), num_res_units=0)
-    found = flops(Step(model, torch.rand(5, 1, 4, 4), Variant("fp32"), CPU))
+    found = flops(
+        BareStep(model, ELBOLoss(), {"image": torch.rand(5, 1, 4, 4)}, Variant("fp32"), CPU)
+    )
     # 5 samples: 3x3 convolutions from and to 2x2 pixels (4x4 when transposed), two heads from 12
     # features to 2 latents, and a linear layer back.
     convolutions = 2 * 5 * (4 * 3 * 9 + 4 * 3 * 9)
@@ -128,6 +131,6 @@ def test_flops_are_those_of_the_convolutions():
 def test_memory_is_that_of_a_process_of_its_own():
     model, x = volumes()
     many = x.repeat(128, 1, 1, 1, 1)
-    small = peak_memory(model, x[:1], Variant("fp32"), CPU)["rss"]
-    large = peak_memory(model, many, Variant("fp32"), CPU)["rss"]
+    small = peak_memory(model, ELBOLoss(), {"image": x[:1]}, Variant("fp32"), CPU)["rss"]
+    large = peak_memory(model, ELBOLoss(), {"image": many}, Variant("fp32"), CPU)["rss"]
     assert large > small + many.nbytes  # activations are more than the images themselves

@@ -8,21 +8,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vaelab.models.vae import LOGVAR_BOUND, VAE, VAEOutput
+from vaelab.models.encoder_decoder import EncoderDecoderVAE
+from vaelab.models.vae import LOGVAR_BOUND, VAEOutput
 
 
-def tiny_vae(z_dim: int = 3) -> VAE:
+def tiny_vae(z_dim: int = 3) -> EncoderDecoderVAE:
     """Images (B, 1, 2, 2), seen as four numbers."""
     torch.manual_seed(0)
     decoder = nn.Sequential(nn.Linear(z_dim, 4), nn.Unflatten(1, (1, 2, 2)))
-    return VAE(encoder=nn.Flatten(), decoder=decoder, features=4, z_dim=z_dim)
+    return EncoderDecoderVAE(encoder=nn.Flatten(), decoder=decoder, features=4, z_dim=z_dim)
 
 
 def images(size: int = 5) -> Tensor:
     return torch.randn(size, 1, 2, 2, generator=torch.Generator().manual_seed(1))
 
 
-def set_logvar_before_the_bound(vae: VAE, value: float) -> None:
+def set_logvar_before_the_bound(vae: EncoderDecoderVAE, value: float) -> None:
     nn.init.zeros_(vae.logvar_head.weight)
     nn.init.constant_(vae.logvar_head.bias, value)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
+from vaelab.errors import UserError
+from vaelab.models.vae import VAEOutput
 from vaelab.objective import elbo
+from vaelab.objective.contract import Step, evaluate
 from vaelab.objective.elbo import ELBOLoss, compute_elbo, kl_per_dimension, squared_error
 
 NO_KL = torch.zeros(1, 1), torch.zeros(1, 1)
@@ -187,14 +191,28 @@ def test_an_image_that_would_only_broadcast_is_refused() -> None:
         compute_elbo(x, x[:, :1], *NO_KL, beta=1.0)
 
 
-def test_the_module_is_the_function_and_its_beta_may_change() -> None:
-    batch, loss = random_batch(), ELBOLoss(beta=2.0)
+def test_the_objective_is_the_function_at_the_beta_of_the_step() -> None:
+    x, x_hat, mu, logvar = random_batch()
     for beta in (2.0, 0.25):
-        loss.beta = beta
-        for name, term in compute_elbo(*batch, beta=beta).items():
-            assert torch.equal(loss(*batch)[name], term), name
+        step = Step(beta=beta, epoch=3, train_samples=10, stage="train")
+        sums = evaluate(ELBOLoss(), {"image": x}, VAEOutput(x_hat, mu, logvar), step)
+        assert list(sums) == ["loss", "recon", "kl"]
+        for name, term in compute_elbo(x, x_hat, mu, logvar, beta=beta).items():
+            assert torch.equal(sums[name], term), name
 
 
-def test_the_module_refuses_a_negative_beta() -> None:
-    with pytest.raises(ValueError, match=r"beta=-0\.5.*negative"):
-        ELBOLoss(beta=-0.5)
+@pytest.mark.parametrize(
+    ("sums", "message"),
+    [
+        ({"loss": torch.zeros(())}, "gives loss, but no recon, kl"),
+        (dict.fromkeys(("loss", "recon", "kl"), torch.zeros(2)), r"loss .* has shape \(2,\)"),
+    ],
+)
+def test_an_objective_that_breaks_the_contract_is_named(
+    sums: dict[str, Tensor], message: str
+) -> None:
+    def objective(batch: Any, output: Any, step: Step) -> dict[str, Tensor]:
+        return sums
+
+    with pytest.raises(UserError, match=message):
+        evaluate(objective, {}, None, Step(1.0, 0, 1, "val"))

@@ -49,9 +49,8 @@ def run_dir(door: Door, phantoms: str, trained: Path, tmp_path: Path) -> Path:
 def run_of(run_dir: Path) -> Run:
     config = RunConfig.load(run_dir)
     config.values.run_dir = str(run_dir)
-    parts = config.build()
-    parts.pop("task")
-    return Run(**parts)
+    config.values.task = {"_target_": "vaelab.tasks.stability.Stability"}
+    return config.build()[1]
 
 
 def result_of(run_dir: Path) -> dict[str, Any]:

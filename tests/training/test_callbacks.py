@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from vaelab.models.encoder_decoder import EncoderDecoderVAE
 from vaelab.models.vae import VAE
 from vaelab.objective.annealing import Constant
 from vaelab.training.callbacks import (
@@ -24,6 +25,8 @@ from vaelab.training.callbacks import (
 )
 from vaelab.training.checkpoint import load_checkpoint, load_weights, weights_in
 from vaelab.training.module import VAELitModule
+
+from .conftest import lit_module
 
 Drawn = tuple[str, np.ndarray, np.ndarray, str]
 
@@ -45,7 +48,7 @@ def tiny_vae() -> VAE:
     """Two latent units whose mean is the image's mean value: both vary over ``Flat``."""
     torch.manual_seed(0)
     decoder = nn.Sequential(nn.Linear(2, 16), nn.Unflatten(1, (1, 4, 4)))
-    vae = VAE(encoder=nn.Flatten(), decoder=decoder, features=16, z_dim=2)
+    vae = EncoderDecoderVAE(encoder=nn.Flatten(), decoder=decoder, features=16, z_dim=2)
     nn.init.constant_(vae.mu_head.weight, 1 / 16)
     return vae
 
@@ -59,7 +62,7 @@ def fit(
         **({"enable_checkpointing": False} | changes),
     )  # fmt: skip
     loader = DataLoader(Flat(), batch_size=2)
-    trainer.fit(VAELitModule(model or tiny_vae(), Constant(1.0), lr), loader, loader)
+    trainer.fit(lit_module(model or tiny_vae(), Constant(1.0), lr), loader, loader)
     return trainer
 
 

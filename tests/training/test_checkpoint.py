@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vaelab.atomic import NoSpaceError
 from vaelab.errors import UserError
+from vaelab.models.encoder_decoder import EncoderDecoderVAE
 from vaelab.models.vae import VAE
 from vaelab.training.checkpoint import (
     AtomicCheckpointIO,
@@ -29,7 +30,7 @@ from vaelab.training.checkpoint import (
 def tiny_vae(z_dim: int = 2, seed: int = 0) -> VAE:
     torch.manual_seed(seed)
     decoder = nn.Sequential(nn.Linear(z_dim, 4), nn.Unflatten(1, (1, 2, 2)))
-    return VAE(encoder=nn.Flatten(), decoder=decoder, features=4, z_dim=z_dim)
+    return EncoderDecoderVAE(encoder=nn.Flatten(), decoder=decoder, features=4, z_dim=z_dim)
 
 
 def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:

@@ -189,7 +189,9 @@ def test_an_unknown_accelerator_is_refused_with_the_known_ones() -> None:
 
 
 def test_an_unknown_precision_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match=r"hardware\.precision=16: one of 32-true, 16-mixed, bf16"):
+    with pytest.raises(
+        UserError, match=r"hardware\.precision=16: one of auto, 32-true, 16-mixed, bf16"
+    ):
         Hardware(precision="16")
 
 

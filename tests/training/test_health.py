@@ -15,11 +15,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from vaelab.errors import UserError
+from vaelab.models.encoder_decoder import EncoderDecoderVAE
 from vaelab.models.vae import VAE
 from vaelab.objective.annealing import Annealing, Constant, Linear
 from vaelab.training import health
 from vaelab.training.health import WARM_UP_EPOCHS, LatentHealth, StepHealth
 from vaelab.training.module import VAELitModule
+
+from .conftest import lit_module
 
 
 class Flat(Dataset[dict[str, Any]]):
@@ -39,7 +42,7 @@ def tiny_vae() -> VAE:
     """Two latent units whose mean is the image's mean value: both vary over ``Flat``."""
     torch.manual_seed(0)
     decoder = nn.Sequential(nn.Linear(2, 16), nn.Unflatten(1, (1, 4, 4)))
-    vae = VAE(encoder=nn.Flatten(), decoder=decoder, features=16, z_dim=2)
+    vae = EncoderDecoderVAE(encoder=nn.Flatten(), decoder=decoder, features=16, z_dim=2)
     nn.init.constant_(vae.mu_head.weight, 1 / 16)
     return vae
 
@@ -60,7 +63,7 @@ def fit(
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
         callbacks=list(callbacks), **changes,
     )  # fmt: skip
-    module = VAELitModule(model or tiny_vae(), annealing or Constant(1.0), lr)
+    module = lit_module(model or tiny_vae(), annealing or Constant(1.0), lr)
     trainer.fit(
         module, DataLoader(train or Flat(), batch_size=2), DataLoader(val or Flat(), batch_size=2)
     )
@@ -243,7 +246,7 @@ class Shrinking(Callback):
 def vae_of_30() -> VAE:
     torch.manual_seed(0)
     decoder = nn.Sequential(nn.Linear(30, 16), nn.Unflatten(1, (1, 4, 4)))
-    return VAE(encoder=nn.Flatten(), decoder=decoder, features=16, z_dim=30)
+    return EncoderDecoderVAE(encoder=nn.Flatten(), decoder=decoder, features=16, z_dim=30)
 
 
 def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -23,10 +23,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from vaelab.errors import UserError
 from vaelab.models.conv2d import Conv2dVAE
+from vaelab.models.encoder_decoder import EncoderDecoderVAE
 from vaelab.models.resnet3d import ResNet3dVAE
 from vaelab.models.vae import VAE, VAEOutput
 from vaelab.objective.annealing import Annealing, Constant, Linear
-from vaelab.training.module import VAELitModule
+from vaelab.objective.contract import Step
+from vaelab.objective.elbo import compute_elbo
+from vaelab.training.checkpoint import OBJECTIVE, weights_in
+from vaelab.training.optimizer import Optimized
+
+from .conftest import lit_module
 
 TINY = 1e-12  # a learning rate: one step of AdamW moves a weight by about as much
 
@@ -36,7 +42,7 @@ RECON = 16 * (1 + 4 + 9 + 16 + 25)  # = 880
 KL = 5 * 1.0
 
 
-class Frozen(VAE):
+class Frozen(EncoderDecoderVAE):
     """The network of the derivation above; its z is certain even while training."""
 
     def __init__(self) -> None:
@@ -84,7 +90,7 @@ def fit(annealing: Annealing, epochs: int, batch_size: int = 2) -> list[dict[str
     history = History()
     trainer = quiet_trainer(max_epochs=epochs, callbacks=[history])
     loader = DataLoader(Flat(), batch_size=batch_size)
-    trainer.fit(VAELitModule(Frozen(), annealing, lr=TINY), loader, loader)
+    trainer.fit(lit_module(Frozen(), annealing, lr=TINY), loader, loader)
     return history.epochs
 
 
@@ -148,7 +154,7 @@ def test_every_epoch_at_a_real_learning_rate_lowers_the_loss() -> None:
     trainer = quiet_trainer(max_epochs=5, callbacks=[history])
     loader = DataLoader(Flat(), batch_size=2)
     # 15 steps of 0.01 take x_hat from 0 to about 0.5, well short of the best constant, 3.
-    trainer.fit(VAELitModule(Frozen(), Constant(0.0), lr=0.01), loader, loader)
+    trainer.fit(lit_module(Frozen(), Constant(0.0), lr=0.01), loader, loader)
     losses = [epoch["val/recon"] for epoch in history.epochs]
     assert losses == sorted(losses, reverse=True)
     assert losses[-1] < 0.8 * RECON  # 16 · (0.5² + 1.5² + 2.5² + 3.5² + 4.5²) = 660
@@ -156,17 +162,19 @@ def test_every_epoch_at_a_real_learning_rate_lowers_the_loss() -> None:
 
 def test_the_module_forwards_to_its_network() -> None:
     x = torch.ones(2, 1, 4, 4)
-    output = VAELitModule(Frozen(), Constant(1.0), lr=TINY).eval()(x)
+    output = lit_module(Frozen(), Constant(1.0), lr=TINY).eval()(x)
     assert isinstance(output, VAEOutput)
     assert torch.equal(output.x_hat, torch.zeros_like(x))
     assert torch.equal(output.mu, torch.ones(2, 2))
 
 
-def test_the_learning_rate_reaches_adamw() -> None:
-    optimiser = VAELitModule(Frozen(), Constant(1.0), lr=3e-4).configure_optimizers()
+def test_the_optimiser_has_all_weights_of_the_network() -> None:
+    module = lit_module(Frozen(), Constant(1.0), lr=3e-4)
+    module.trainer = quiet_trainer(max_epochs=1)
+    optimiser = module.configure_optimizers()
     assert isinstance(optimiser, torch.optim.AdamW)
     (group,) = optimiser.param_groups
-    assert group["lr"] == 3e-4
+    assert (group["lr"], group["weight_decay"]) == (3e-4, 0.01)
     assert len(group["params"]) == len(list(Frozen().parameters()))
 
 
@@ -188,7 +196,7 @@ def rates(epochs: int, **changes: Any) -> list[float]:
         num_sanity_val_steps=0, max_epochs=epochs, callbacks=[seen], enable_checkpointing=False,
     )  # fmt: skip
     loader = DataLoader(Flat(), batch_size=5)
-    module = VAELitModule(Frozen(), Constant(0.0), lr=1.0, lr_final=0.2)
+    module = lit_module(Frozen(), Constant(0.0), lr=1.0, lr_final=0.2)
     trainer.fit(module, loader, loader, **changes)
     return seen.rates
 
@@ -204,7 +212,7 @@ def test_a_run_that_goes_on_for_longer_does_not_raise_its_rate_to_the_start_agai
 ) -> None:
     trainer = quiet_trainer(max_epochs=4)
     loader = DataLoader(Flat(), batch_size=5)
-    trainer.fit(VAELitModule(Frozen(), Constant(0.0), lr=1.0, lr_final=0.2), loader, loader)
+    trainer.fit(lit_module(Frozen(), Constant(0.0), lr=1.0, lr_final=0.2), loader, loader)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     went_on = rates(8, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
     whole = [0.2 + 0.8 * (1 + math.cos(math.pi * epoch / 8)) / 2 for epoch in range(8)]
@@ -240,7 +248,7 @@ def test_channels_last_changes_the_layout_and_not_the_loss(
                     )
                 )
         results += quiet_trainer().validate(
-            VAELitModule(fresh, Constant(1.0), TINY, channels_last=channels_last),
+            lit_module(fresh, Constant(1.0), TINY, channels_last=channels_last),
             DataLoader(data, batch_size=3),  # type: ignore[arg-type]  # a list is a data set
             verbose=False,
         )
@@ -252,4 +260,77 @@ def test_channels_last_changes_the_layout_and_not_the_loss(
 @pytest.mark.parametrize("lr", [0.0, -1e-3, math.nan])
 def test_a_learning_rate_that_is_not_above_0_is_refused(lr: float) -> None:
     with pytest.raises(UserError, match=rf"train\.lr={lr}: must be above 0 and finite; try 1e-4"):
-        VAELitModule(Frozen(), Constant(1.0), lr=lr)
+        lit_module(Frozen(), Constant(1.0), lr=lr)
+
+
+# --- the objective
+
+
+class Scaled(nn.Module):
+    """Squared error over a learned variance, s = exp(a): recon / s + 16 a for each sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.zeros(()))
+        self.steps: list[Step] = []
+
+    def forward(self, batch: Any, output: Any, step: Step) -> dict[str, Tensor]:
+        self.steps.append(step)
+        sums = compute_elbo(batch["image"], *output[:3], step.beta)
+        noise = 16 * len(batch["image"]) * self.a
+        return {**sums, "loss": sums["recon"] * torch.exp(-self.a) + noise, "noise": noise}
+
+
+def fit_scaled(lr: float, epochs: int = 3, batch_size: int = 2) -> tuple[Scaled, History]:
+    objective, history = Scaled(), History()
+    trainer = quiet_trainer(callbacks=[history], max_epochs=epochs)
+    loader = DataLoader(Flat(), batch_size=batch_size)
+    module = lit_module(Frozen(), Linear(1.0, 2), lr, objective=objective)
+    trainer.fit(module, loader, loader)
+    return objective, history
+
+
+def test_further_entries_of_an_objective_are_logged_as_sums() -> None:
+    objective, history = fit_scaled(TINY)
+    objective.a.data.fill_(0.0)
+    for epoch in history.epochs:
+        assert epoch["val/recon"] == pytest.approx(RECON)
+        assert epoch["val/noise"] == pytest.approx(0, abs=1e-6)
+        assert "train/noise" in epoch
+
+
+def test_weights_of_an_objective_are_trained_and_kept_in_checkpoints(tmp_path: Path) -> None:
+    # d loss / da at a = 0 is 16·5 − 880 over all samples: AdamW's first step raises a by lr.
+    objective, _ = fit_scaled(0.1, epochs=1, batch_size=5)
+    assert objective.a.item() == pytest.approx(0.1)
+    module = lit_module(Frozen(), Constant(1.0), TINY, objective=objective)
+    state = {f"objective.{name}": value for name, value in objective.state_dict().items()}
+    checkpoint = {"state_dict": module.state_dict()}
+    assert set(state) < set(checkpoint["state_dict"])
+    assert weights_in(checkpoint, OBJECTIVE).keys() == {"a"}
+    assert "a" not in weights_in(checkpoint)
+
+
+def test_an_objective_is_told_where_training_stands() -> None:
+    objective, _ = fit_scaled(TINY)
+    stages = [(step.stage, step.epoch, step.beta) for step in objective.steps[::3]]
+    assert stages == [
+        ("train", 0, 0.0), ("val", 0, 0.0), ("train", 1, 0.5), ("val", 1, 0.5),
+        ("train", 2, 1.0), ("val", 2, 1.0),
+    ]  # fmt: skip
+    assert {step.train_samples for step in objective.steps} == {5}
+
+
+def test_two_accumulated_batches_take_the_step_of_their_sum() -> None:
+    def weights(batch_size: int, batches: int) -> dict[str, Tensor]:
+        loader = DataLoader(Flat(), batch_size=batch_size)
+        trainer = quiet_trainer(max_epochs=1, accumulate_grad_batches=batches)
+        plain = lit_module(Frozen(), Constant(1.0), 1e-3)
+        plain.optimizer = lambda weights, epochs: Optimized(torch.optim.SGD(weights, 1e-6))
+        trainer.fit(plain, loader, loader)
+        return plain.model.state_dict()
+
+    whole, parts = weights(5, 1), weights(3, 2)
+    assert not torch.equal(whole["mu_head.bias"], Frozen().state_dict()["mu_head.bias"])
+    for name, weight in whole.items():
+        assert torch.allclose(parts[name], weight, rtol=1e-5, atol=1e-8), name

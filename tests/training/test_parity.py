@@ -14,9 +14,12 @@ from vaelab.models.conv2d import Conv2dVAE
 from vaelab.models.resnet3d import ResNet3dVAE
 from vaelab.models.vae import VAE
 from vaelab.objective.annealing import Constant
+from vaelab.objective.contract import Step
+from vaelab.objective.elbo import ELBOLoss
 from vaelab.training.hardware import Hardware
-from vaelab.training.module import VAELitModule
-from vaelab.training.parity import ParityCheck, check_parity, relative_difference
+from vaelab.training.parity import Judged, ParityCheck, check_parity, relative_difference
+
+from .conftest import lit_module
 
 CPU = torch.device("cpu")
 
@@ -24,6 +27,10 @@ CPU = torch.device("cpu")
 def network() -> ResNet3dVAE:
     torch.manual_seed(0)
     return ResNet3dVAE(base_filters=4, z_dim=4, roi_size=(16, 16, 16))
+
+
+def judged(model: VAE) -> Judged:
+    return Judged(model, ELBOLoss(), Step(1.0, 0, 2, "train"))
 
 
 def batch() -> Tensor:
@@ -94,17 +101,17 @@ def on_broken_device(broken: type[nn.ConvTranspose3d], monkeypatch: pytest.Monke
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_the_cpu_agrees_with_itself(channels_last: bool) -> None:
     layout: Any = torch.channels_last_3d if channels_last else torch.contiguous_format
-    check_parity(network(), batch().to(memory_format=layout), CPU)
+    check_parity(judged(network()), {"image": batch().to(memory_format=layout)}, CPU)
 
 
 def test_images_are_checked_as_volumes_are() -> None:
-    check_parity(Conv2dVAE(1, 4, 4, (32, 32)), torch.rand(2, 1, 32, 32), CPU)
+    check_parity(judged(Conv2dVAE(1, 4, 4, (32, 32))), {"image": torch.rand(2, 1, 32, 32)}, CPU)
 
 
 def test_the_model_stays_as_it_is() -> None:
     model = network().eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    check_parity(model, batch(), CPU)
+    check_parity(judged(model), {"image": batch()}, CPU)
     assert not model.training
     assert all(weight.grad is None for weight in model.parameters())
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
@@ -116,7 +123,7 @@ def test_a_wrong_result_is_refused_with_the_tensor_and_the_module(
     model = on_broken_device(WrongForward, monkeypatch)
     first = next(n for n, m in model.named_modules() if type(m) is nn.ConvTranspose3d)
     with pytest.raises(UserError, match=r"x_hat in float32 differs from the CPU's") as caught:
-        check_parity(model, batch(), CPU)
+        check_parity(judged(model), {"image": batch()}, CPU)
     assert f"the first module to differ is {first} (ConvTranspose3d)" in str(caught.value)
     assert "hardware=cpu" in str(caught.value)
 
@@ -126,28 +133,28 @@ def test_a_wrong_gradient_is_refused_though_the_result_is_right(
 ) -> None:
     model = on_broken_device(WrongBackward, monkeypatch)
     with pytest.raises(UserError, match=r"gradient of \S+ in float32 differs .* a backward pass"):
-        check_parity(model, batch(), CPU)
+        check_parity(judged(model), {"image": batch()}, CPU)
 
 
 def test_a_missing_operation_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     model = on_broken_device(Missing, monkeypatch)
     with pytest.raises(UserError, match=r"aten::conv_transpose3d.*use hardware=cpu"):
-        check_parity(model, batch(), CPU)
+        check_parity(judged(model), {"image": batch()}, CPU)
 
 
 def test_a_result_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="x_hat in float32 differs"):
-        check_parity(on_broken_device(Nan, monkeypatch), batch(), CPU)
+        check_parity(judged(on_broken_device(Nan, monkeypatch)), {"image": batch()}, CPU)
 
 
 def test_rounding_in_the_sixteenth_bit_is_no_mismatch(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_parity(on_broken_device(Lossy, monkeypatch), batch(), CPU)
+    check_parity(judged(on_broken_device(Lossy, monkeypatch)), {"image": batch()}, CPU)
 
 
 def test_rounding_in_the_fifth_bit_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Lossy, "bits", 5)
     with pytest.raises(UserError, match="x_hat in float32 differs"):
-        check_parity(on_broken_device(Lossy, monkeypatch), batch(), CPU)
+        check_parity(judged(on_broken_device(Lossy, monkeypatch)), {"image": batch()}, CPU)
 
 
 def test_relative_difference_of_nothing_to_nothing_is_0() -> None:
@@ -166,7 +173,7 @@ def fit(model: VAE, callback: ParityCheck) -> L.Trainer:
     )  # fmt: skip
     samples: Any = [{"image": batch(), "id": ["a", "b"]}] * 2
     loader = torch.utils.data.DataLoader(samples, batch_size=None)
-    trainer.fit(VAELitModule(model, Constant(1.0), 1e-3), loader, loader)
+    trainer.fit(lit_module(model, Constant(1.0), 1e-3), loader, loader)
     return trainer
 
 
@@ -208,9 +215,14 @@ def test_bfloat16_may_round_but_not_be_wrong(monkeypatch: pytest.MonkeyPatch) ->
     # Depth 2: on a grid of 2^3 voxels bfloat16 gradients are really wrong on some CPUs.
     torch.manual_seed(0)
     model = ResNet3dVAE(base_filters=8, z_dim=4, depth=2, roi_size=(16, 16, 16))
-    check_parity(model, batch(), CPU, torch.bfloat16)
+    check_parity(judged(model), {"image": batch()}, CPU, torch.bfloat16)
     with pytest.raises(UserError, match="in bfloat16 differs from the CPU's in float32"):
-        check_parity(on_broken_device(WrongForward, monkeypatch), batch(), CPU, torch.bfloat16)
+        check_parity(
+            judged(on_broken_device(WrongForward, monkeypatch)),
+            {"image": batch()},
+            CPU,
+            torch.bfloat16,
+        )
 
 
 def test_an_unknown_wish_for_the_check_is_refused() -> None:

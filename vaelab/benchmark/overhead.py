@@ -11,18 +11,17 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.profilers import SimpleProfiler
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vaelab.benchmark.timing import Timing, seconds_of, synchronise
-from vaelab.benchmark.variants import Step
+from vaelab.benchmark.variants import BareStep
 from vaelab.training.history import CSVHistory
 
 
 def lightning_overhead(
     module: L.LightningModule,
-    step: Step,
-    batch: Tensor,
+    step: BareStep,
+    batch: Mapping[str, Any],
     steps: int,
     rounds: int,
     trainer: Mapping[str, Any],
@@ -38,14 +37,14 @@ def lightning_overhead(
     Args:
         module: for Lightning; trained in place.
         step: the same in a bare loop.
-        batch: what every step gets, (B, C, ...).
+        batch: what every step gets, as the dataset gives it.
         steps: in an epoch.
         rounds: epochs that count; one more comes first, to warm up.
         trainer: what the hardware asks of ``lightning.Trainer``.
         callbacks: that a run has.
         folder: for the log.
     """
-    samples: Any = [{"image": batch, "id": [str(index) for index in range(len(batch))]}] * steps
+    samples: Any = [dict(batch)] * steps
     loader: DataLoader[Any] = DataLoader(samples, batch_size=None)
     clock = _InTurn(step, loader)
     L.Trainer(
@@ -69,7 +68,7 @@ def lightning_overhead(
 class _InTurn(Callback):
     """Runs the bare loop before every epoch and times both; comes before other callbacks."""
 
-    def __init__(self, step: Step, loader: DataLoader[Any]) -> None:
+    def __init__(self, step: BareStep, loader: DataLoader[Any]) -> None:
         self.step = step
         self.loader = loader
         self.bare: list[float] = []
@@ -93,7 +92,7 @@ class _InTurn(Callback):
 
     def _bare_loop(self) -> None:
         for batch in self.loader:
-            self.step.load(batch["image"])
+            self.step.load(batch)
             self.step.train()
 
 

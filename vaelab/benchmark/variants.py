@@ -7,7 +7,7 @@ import logging
 import multiprocessing
 import pickle
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from vaelab.errors import UserError
-from vaelab.models.vae import VAE, VAEOutput
-from vaelab.objective.elbo import compute_elbo
+from vaelab.models.vae import VAE
+from vaelab.objective.contract import Objective, Step, evaluate
 from vaelab.training.layout import CHANNELS_LAST, to_channels_last
 
 log = logging.getLogger(__name__)
@@ -74,24 +75,35 @@ class Variant:
         return None
 
 
-class Step:
+class BareStep:
     """A bare training step of a copy of ``model`` on one batch, AdamW included.
 
     Args:
         model: is copied and stays as it is.
-        x: the batch, (B, C, ...).
+        objective: what is minimised, at beta 1; copied too.
+        batch: as the dataset gives it.
         variant: how to compute.
         device: where.
         lr: learning rate of AdamW.
     """
 
     def __init__(
-        self, model: VAE, x: Tensor, variant: Variant, device: torch.device, lr: float = 1e-4
+        self,
+        model: VAE,
+        objective: Objective,
+        batch: Mapping[str, Any],
+        variant: Variant,
+        device: torch.device,
+        lr: float = 1e-4,
     ) -> None:
         self.variant = variant
         self.device = device
-        self.load(x)
+        self.load(batch)
         self.model = copy.deepcopy(model).to(device).train()
+        self.objective = copy.deepcopy(objective)
+        weights = [*self.model.parameters()]
+        if isinstance(self.objective, nn.Module):
+            weights += self.objective.to(device).train().parameters()
         if "channels_last" in variant.options:
             to_channels_last(self.model)
         for module in _checkpointed(self.model):
@@ -99,27 +111,28 @@ class Step:
         self.network: Any = self.model
         if "compile" in variant.options:
             self.network = torch.compile(self.model)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=lr, fused=True)
+        self.optimizer = torch.optim.AdamW(weights, lr=lr, fused=True)
         half = variant.dtype == torch.float16
         self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**-8, enabled=half)
 
-    def load(self, x: Tensor) -> None:
+    def load(self, batch: Mapping[str, Any]) -> None:
         """Take another batch."""
-        layout: Any = self.variant.layout(x.dim())
-        self.x = x.to(self.device, memory_format=layout)
+        self.batch = move_data_to_device(dict(batch), self.device)
+        layout: Any = self.variant.layout(batch["image"].dim())
+        self.batch["image"] = self.batch["image"].to(memory_format=layout)
+        self.step = Step(1.0, 0, len(batch["image"]), "train")
 
-    def forward(self) -> VAEOutput:
+    def forward(self) -> Any:
         """Reconstruct the batch."""
         mixed = self.variant.dtype != torch.float32
         lower = self.variant.dtype if mixed else None
         with torch.autocast(self.device.type, dtype=lower, enabled=mixed):
-            output: VAEOutput = self.network(self.x)
-        return output
+            return self.network(self.batch["image"])
 
     def backward(self) -> Tensor:
         """The loss, a sum, detached; gradients are left in the parameters, scaled under fp16."""
         self.optimizer.zero_grad(set_to_none=True)
-        loss = compute_elbo(self.x, *self.forward(), beta=1.0)["loss"]
+        loss = evaluate(self.objective, self.batch, self.forward(), self.step)["loss"]
         scaled: Tensor = self.scaler.scale(loss)
         scaled.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
@@ -138,7 +151,7 @@ class Step:
             self.forward()
 
 
-def flops(step: Step) -> dict[str, int]:
+def flops(step: BareStep) -> dict[str, int]:
     """Operations of one forward pass and of one training step, forward and backward.
 
     Products of matrices and convolutions alone count, a multiplication and an addition as two.
@@ -151,7 +164,13 @@ def flops(step: Step) -> dict[str, int]:
     return counted
 
 
-def peak_memory(model: VAE, x: Tensor, variant: Variant, device: torch.device) -> dict[str, int]:
+def peak_memory(
+    model: VAE,
+    objective: Objective,
+    batch: Mapping[str, Any],
+    variant: Variant,
+    device: torch.device,
+) -> dict[str, int]:
     """Most memory that two training steps took, in bytes: ``rss``, and ``device`` on CUDA.
 
     In a process of its own: neither the high-water mark of a process nor memory that its
@@ -159,7 +178,8 @@ def peak_memory(model: VAE, x: Tensor, variant: Variant, device: torch.device) -
     process was killed, as a system without memory does.
     """
     # Bytes, not tensors: those would travel through shared memory, of which containers have little.
-    job = pickle.dumps((model, x, variant.name, str(device), torch.get_num_threads()))
+    threads = torch.get_num_threads()
+    job = pickle.dumps((model, objective, dict(batch), variant.name, str(device), threads))
     context = multiprocessing.get_context("spawn")
     # Not a Pool, which waits for ever when its worker is killed for want of memory.
     with ProcessPoolExecutor(1, mp_context=context) as pool:
@@ -171,10 +191,10 @@ def peak_memory(model: VAE, x: Tensor, variant: Variant, device: torch.device) -
 
 
 def _peak(job: bytes) -> dict[str, int]:
-    model, x, variant, name, threads = pickle.loads(job)  # noqa: S301  # from peak_memory
+    model, objective, batch, variant, name, threads = pickle.loads(job)  # noqa: S301  # from peak_memory
     torch.set_num_threads(threads)
     device = torch.device(name)
-    step = Step(model, x, Variant(variant), device)
+    step = BareStep(model, objective, batch, Variant(variant), device)
     for _ in range(2):  # AdamW allocates its moments in the first
         step.train()
     found = {"rss": high_water_mark()} if sys.platform != "win32" else {}

@@ -25,7 +25,8 @@ def help_text(conf: Path, arguments: Sequence[str]) -> str:
     chosen = dict(re.findall(r"^  - (\w+): (\w+)", main, re.MULTILINE))
     chosen |= dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     groups = sorted(path.name for path in conf.iterdir() if path.is_dir() and path.name != "hydra")
-    keys = [_without(main, NOT_KEYS)]
+    options = [conf / group / f"{chosen.get(group)}.yaml" for group in groups]
+    keys = [_without(_with_brought_values(main, conf, options), NOT_KEYS)]
     for group in groups:
         path = conf / group / f"{chosen.get(group)}.yaml"
         section = list(_section(group, path)) if path.is_file() and group != "experiment" else []
@@ -34,6 +35,21 @@ def help_text(conf: Path, arguments: Sequence[str]) -> str:
     words = (conf / "help.txt").read_text(encoding="utf-8")
     listed = "\n".join(f"  {group}: {', '.join(_options(conf / group))}" for group in groups)
     return words.replace("$GROUPS", listed).replace("$KEYS", _indented("\n\n".join(keys)))
+
+
+def _with_brought_values(main: str, conf: Path, options: Sequence[Path]) -> str:
+    """The text of ``config.yaml`` with the values that a chosen option brings for the whole run.
+
+    A dataset may bring how it is trained: ``- /experiment/training/<name>`` in its defaults.
+    """
+    parts = [part for path in options if path.is_file() for part in [*_built_on(path), path]]
+    for part in parts:
+        brought = re.findall(r"^  - /(experiment/\S+)", part.read_text("utf-8"), re.MULTILINE)
+        for name in brought:
+            text = (conf / f"{name}.yaml").read_text("utf-8")
+            for key, value in re.findall(r"^  (\w+): (.*)$", text, re.MULTILINE):
+                main = re.sub(rf"(?m)^(  {key}: )\S+", rf"\g<1>{value}", main)
+    return main
 
 
 def _options(folder: Path) -> list[str]:

@@ -18,7 +18,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from vaelab.atomic import NoSpaceError
-from vaelab.cli.run_config import RunConfig, owns, trains
+from vaelab.cli.declarations import task_class
+from vaelab.cli.run_config import RunConfig, owns
 from vaelab.cli.sweep import KEYBOARD_INTERRUPT, Attempt, Outcome, SweepRecord
 from vaelab.errors import EXIT_INTERRUPTED, Interrupted, UserError
 from vaelab.runs.folder import RunFolder
@@ -31,16 +32,14 @@ def carry_out(config: RunConfig) -> Any:
     """Seed, build, hand over. Returns what the task returns."""
     import lightning as L  # seconds, and not needed for --help
 
-    from vaelab.assembly import Run
     from vaelab.training.preemption import Preemption
 
     _quieten_lightning()
-    L.seed_everything(config.values.train.seed, workers=True, verbose=False)
-    parts = config.build()
-    task = parts.pop("task")
+    L.seed_everything(int(config.values.train.seed), workers=True, verbose=False)
+    task, run = config.build()
     with _keyboard_interrupts(), Preemption():
-        result = task(Run(**parts))
-    log.info("everything is in %s", parts["folder"])
+        result = task(run)
+    log.info("everything is in %s", run.folder)
     return result
 
 
@@ -151,6 +150,6 @@ def _told(error: BaseException, run_dir: Path, cfg: DictConfig) -> Outcome:
 
 def _how_to_go_on(cfg: DictConfig, run_dir: Path) -> str:
     folder = shlex.quote(os.path.relpath(run_dir))
-    if trains(cfg):
+    if task_class(cfg.task).resumable:
         return f"go on with: python -m vaelab.run resume={folder}"
     return f"the same command goes on with run_dir={folder}"

@@ -11,11 +11,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
+from vaelab.cli.declarations import needed_parts
 from vaelab.cli.targets import check_targets, parameters, type_hints
 from vaelab.errors import UserError
-
-PARTS = ("dataset", "model", "annealing", "hardware", "score", "logger", "train", "logging", "task")
-"""Groups and other nodes of the config that become objects."""
 
 
 def resolve(cfg: DictConfig) -> DictConfig:
@@ -43,13 +41,13 @@ def resolve(cfg: DictConfig) -> DictConfig:
 
 
 def check_parts(values: DictConfig) -> None:
-    """Make sure that every part names what is ours to call, and only keys and values it takes.
+    """Make sure that what the task needs names what is ours to call, and only keys that it takes.
 
     Raises:
         UserError: naming the first key that is wrong, its value and the cure.
     """
     check_targets(values)
-    for name in PARTS:
+    for name in (*needed_parts(values.task), "task"):
         _check_types(values[name], name)
 
 

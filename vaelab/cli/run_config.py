@@ -7,11 +7,11 @@ names changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Quote, QuotedString
@@ -19,20 +19,20 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab.atomic import replacing
-from vaelab.cli.parts import PARTS, build, check_parts, resolve
+from vaelab.cli.config_files import config_folders
+from vaelab.cli.declarations import needed_parts, task_by_name, task_class
+from vaelab.cli.parts import build, check_parts, resolve
 from vaelab.errors import UserError
 from vaelab.runs.config_difference import deciding, differences, rerooted
 from vaelab.runs.folder import CONFIG, RunFolder
 from vaelab.runs.status import SWEEP, Refused
 
-TRAINING = "vaelab.tasks.train.Train"
-# Tasks that need no trained run: run_dir=<new folder> is where they write.
-STANDALONE = ("train", "check_data", "compare", "search", "benchmark", "growth")
-# Of these, the ones that look at no dataset: their folders are named after the task.
-WITHOUT_DATA = ("compare", "search")
 # Paths on the command line, meant as typed: Hydra would take a comma for a sweep and "=" for a
 # mistake, and folders of jobs are named with both.
 PATHS = ("resume", "run_dir", "task.runs", "task.inputs")
+if TYPE_CHECKING:
+    from vaelab.assembly import Run, Task
+
 LAUNCHERS = {
     "hydra/launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "parallel"),
     "hydra/launcher=submitit_local": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
@@ -53,15 +53,14 @@ def arguments_for(arguments: Sequence[str]) -> list[str]:
     if not arguments:
         return ["experiment=demo"]
     _check_launcher(arguments)
+    folders = config_folders(arguments)
     # Hydra's own parser refuses a flag between two keys.
     arguments = sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
     named = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     arguments = [_as_typed(argument) for argument in arguments]
     resume, run_dir = named.get("resume"), named.get("run_dir")
     if resume in (None, "null") and run_dir is None:
-        task = named.get("task")
-        own = [f"name={task}"] if task in WITHOUT_DATA and "name" not in named else []
-        return [*own, *arguments]
+        return [*_name_of_folder(named, folders), *arguments]
     if "-m" in arguments or "--multirun" in arguments:
         key = "run_dir" if resume in (None, "null") else "resume"
         raise UserError(
@@ -69,14 +68,13 @@ def arguments_for(arguments: Sequence[str]) -> list[str]:
             "goes on where it was cut off (hydra.sweep.dir=<folder> chooses the sweep's)"
         )
     if resume not in (None, "null"):
-        if named.get("task", "train") != "train":
-            raise UserError(f"task={named['task']} resume={resume}: only training is resumed")
         run_dir = resume
         arguments = [*arguments, _as_typed(f"run_dir={resume}")]
     assert run_dir is not None
     saved = Path(run_dir) / CONFIG
     if not saved.is_file():
-        if resume in (None, "null") and named.get("task", "train") in STANDALONE:
+        task = task_by_name(named.get("task", "train"), folders)
+        if resume in (None, "null") and (task is None or not task.needs_trained_run):
             return list(arguments)  # a new run, in a folder that the user has chosen
         key = "run_dir" if resume in (None, "null") else "resume"
         if (Path(run_dir) / SWEEP).is_file():
@@ -93,8 +91,17 @@ def arguments_for(arguments: Sequence[str]) -> list[str]:
             f"experiment={named['experiment']}: a run keeps its own config; leave the key out"
         )
     choices = OmegaConf.load(saved).choices
-    taken = [f"{group}={option}" for group, option in choices.items() if group not in named]
-    return [*taken, *arguments]
+    # What is done in the folder of a run is chosen anew, unless its own task goes on.
+    kept = set(choices) - set(named) - ({"task"} if resume in (None, "null") else set())
+    return [*(f"{group}={choices[group]}" for group in choices if group in kept), *arguments]
+
+
+def _name_of_folder(named: Mapping[str, str], folders: Sequence[Path]) -> list[str]:
+    """A task that looks at no dataset has a run folder that is named after the task."""
+    if "task" not in named or "name" in named:
+        return []
+    task = task_by_name(named["task"], folders)
+    return [] if task is None or "dataset" in task.parts else [f"name={named['task']}"]
 
 
 def _as_typed(argument: str) -> str:
@@ -141,12 +148,21 @@ class RunConfig:
                     f"hardware.strategy={cfg.hardware.strategy}: not in a sweep; choose "
                     "hardware.devices=1, and a launcher to use several devices at once"
                 )
+        task = task_class(cfg.task)
+        if task.needs_trained_run and not saved.is_file():
+            name = HydraConfig.get().runtime.choices["task"]
+            raise UserError(
+                f"task={name}: works in the folder of a trained run; name a trained run with "
+                "run_dir=outputs/<run>"
+            )
+        if cfg.resume and not task.resumable:
+            raise UserError(f"resume={cfg.resume}: {task.__name__} cannot be resumed")
         owner = owns(cfg, run_dir)
         resolved = resolve(cfg)
         if saved.is_file() and in_sweep:
             _refuse_another(OmegaConf.load(saved), resolved)
-            resolved.resume = str(run_dir) if trains(cfg) else None
-        elif saved.is_file() and trains(cfg) and not cfg.resume:
+            resolved.resume = str(run_dir) if task.resumable else None
+        elif saved.is_file() and task.resumable and not cfg.resume:
             raise Refused(
                 f"run_dir={run_dir}: already holds a run; go on with resume={run_dir}, or choose "
                 "another folder"
@@ -171,33 +187,32 @@ class RunConfig:
             with replacing(Path(self.values.run_dir) / CONFIG) as partial:
                 partial.write_text(OmegaConf.to_yaml(self.values), encoding="utf-8")
 
-    def build(self) -> dict[str, Any]:
-        """Every part of the config as an object, by the name that ``Run`` gives it.
+    def build(self) -> tuple[Task, Run]:
+        """The task, and a run with the parts that it needs.
 
         Raises:
             UserError: the one that a constructor raised.
         """
+        from vaelab.assembly import Run
+
         check_parts(self.values)
-        built = {name: build(name, self.values[name]) for name in PARTS}
-        return {
-            "folder": RunFolder(Path(self.values.run_dir)),
-            "data": built.pop("dataset"),
-            "loggers": list(built.pop("logger").values()),
-            "resume": bool(self.values.resume),
-            "map_sigma": float(self.values.map_sigma),
-            **built,
-        }
+        parts = {name: build(name, self.values[name]) for name in needed_parts(self.values.task)}
+        for several in ("logger", "callbacks"):
+            if several in parts:
+                parts[several] = list(parts[several].values())
+        run = Run(
+            RunFolder(Path(self.values.run_dir)),
+            parts,
+            map_sigma=float(self.values.map_sigma),
+            resume=bool(self.values.resume),
+        )
+        return build("task", self.values.task), run
 
 
 def owns(cfg: DictConfig, run_dir: Path) -> bool:
     """Whether a task makes the run in ``run_dir``, and does not merely look at one there."""
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-    return trains(cfg) or in_sweep or not (run_dir / CONFIG).is_file()
-
-
-def trains(cfg: DictConfig) -> bool:
-    """Whether the task is training, which is what ``resume=`` goes on with."""
-    return bool(cfg.task["_target_"] == TRAINING)
+    return task_class(cfg.task).resumable or in_sweep or not (run_dir / CONFIG).is_file()
 
 
 def _share_cache(cfg: DictConfig) -> None:

@@ -12,7 +12,10 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from vaelab.errors import UserError
 
 ALLOWED = ("vaelab.",)
-ALLOWED_LOGGERS = ("lightning.pytorch.loggers.",)
+ALLOWED_BELOW = {
+    "logger": ("lightning.pytorch.loggers.",),
+    "callbacks": ("lightning.pytorch.callbacks.",),
+}
 # Not a config key: whoever writes the config must not choose what it may call.
 VARIABLE = "VAELAB_ALLOWED_TARGETS"
 
@@ -20,7 +23,8 @@ VARIABLE = "VAELAB_ALLOWED_TARGETS"
 def check_targets(config: Any, path: str = "") -> None:
     """Refuse a config that names, anywhere, what is not ours to call; nothing is imported before.
 
-    ``vaelab.`` is allowed everywhere and Lightning's loggers below ``logger``. The environment
+    ``vaelab.`` is allowed everywhere, Lightning's loggers and callbacks below ``logger`` and
+    ``callbacks``. The environment
     variable ``VAELAB_ALLOWED_TARGETS``, a comma-separated list of prefixes, allows more.
 
     Raises:
@@ -42,8 +46,8 @@ def _check(target: Any, path: str) -> None:
     extra = [prefix.strip() for prefix in os.environ.get(VARIABLE, "").split(",")]
     # "mine" is the package mine, not also minefield.
     extra = [prefix if prefix.endswith(".") else f"{prefix}." for prefix in extra if prefix]
-    loggers = ALLOWED_LOGGERS if path.split(".")[0] == "logger" else ()
-    allowed = (*ALLOWED, *loggers, *extra)
+    section = ALLOWED_BELOW.get(path.split(".")[0], ())
+    allowed = (*ALLOWED, *section, *extra)
     where = f"{path}._target_={target}" if path else f"_target_={target}"
     cure = (
         f"if you trust it, set the environment variable {VARIABLE}="

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped, unused-ignore]
 
-from vaelab.assembly import Run
+from vaelab.assembly import PARTS, Run
 from vaelab.errors import UserError
 from vaelab.runs.config_difference import rerooted
 from vaelab.runs.folder import RunFolder
@@ -18,10 +18,6 @@ from vaelab.runs.launch import run_apart
 from vaelab.runs.status import read_status
 
 log = logging.getLogger(__name__)
-
-SECTIONS = (
-    "dataset", "model", "annealing", "hardware", "score", "logger", "train", "logging",
-)  # fmt: skip
 
 
 def train_seeds(run: Run, seeds: Sequence[int]) -> list[Path]:
@@ -82,7 +78,7 @@ def overrides(config: Mapping[str, Any], run_dir: Path, folder: Path, seed: int)
     """
     arguments = [f"{group}={option}" for group, option in config["choices"].items()]
     moved = rerooted(config, str(config["run_dir"]), str(folder))
-    for section in SECTIONS:
+    for section in PARTS:
         for key, value in _leaves(moved[section], section):
             arguments.append(f"++{key}={_literal(value)}")
     return [

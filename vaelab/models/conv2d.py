@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from vaelab.errors import UserError
-from vaelab.models.vae import VAE
+from vaelab.models.encoder_decoder import EncoderDecoderVAE
 
 DEPTH = 4
 
@@ -50,7 +50,7 @@ class Conv2dDecoder(nn.Module):
         return x_hat
 
 
-class Conv2dVAE(VAE):
+class Conv2dVAE(EncoderDecoderVAE):
     """Convolutional VAE of images in [0, 1].
 
     Args:

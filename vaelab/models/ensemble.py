@@ -34,20 +34,20 @@ class EnsembleVAE(VAE):
     def __init__(self, member: Callable[[], VAE], num_members: int = 3) -> None:
         if num_members < 1:
             raise UserError(f"model.num_members={num_members}: at least 1 is needed; try 3")
-        nn.Module.__init__(self)  # VAE's own builds one encoder and one decoder
+        super().__init__()
         self.members = nn.ModuleList(member() for _ in range(num_members))
-        self.z_dims = [one.z_dim for one in self._each()]
+        self.z_dims = [vae.z_dim for vae in self._vaes()]
         self.z_dim = sum(self.z_dims)
 
     def encode(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior means and log-variances of all members, one after another, both (B, z)."""
-        mu, logvar = zip(*(one.encode(x) for one in self._each()), strict=True)
+        mu, logvar = zip(*(vae.encode(x) for vae in self._vaes()), strict=True)
         return torch.cat(mu, 1), torch.cat(logvar, 1)
 
     def decode(self, z: Tensor) -> Tensor:
         """Mean of what the members decode from their own units, (B, z) → (B, C, ...)."""
         units = torch.split(z, self.z_dims, 1)
-        decoded = [one.decode(part) for one, part in zip(self._each(), units, strict=True)]
+        decoded = [vae.decode(part) for vae, part in zip(self._vaes(), units, strict=True)]
         return torch.stack(decoded).mean(0)
 
     def forward(self, x: Tensor) -> VAEOutput:
@@ -55,7 +55,7 @@ class EnsembleVAE(VAE):
         if not self.training:
             return super().forward(x)
         parts = x.chunk(len(self.members))  # fewer than members where the batch is smaller
-        outputs = [one(part) for one, part in zip(self._each(), parts, strict=False)]
+        outputs = [vae(part) for vae, part in zip(self._vaes(), parts, strict=False)]
         starts = [sum(self.z_dims[:index]) for index in range(len(outputs))]
         blocks = [
             (start, self.z_dim - start - output.mu.shape[1])
@@ -67,5 +67,5 @@ class EnsembleVAE(VAE):
             torch.cat([pad(o.logvar, block) for o, block in zip(outputs, blocks, strict=True)]),
         )
 
-    def _each(self) -> list[VAE]:
-        return [one for one in self.members if isinstance(one, VAE)]
+    def _vaes(self) -> list[VAE]:
+        return [vae for vae in self.members if isinstance(vae, VAE)]

@@ -9,14 +9,15 @@ from monai.networks.nets import VarAutoEncoder
 from torch import Tensor, nn
 
 from vaelab.errors import UserError
-from vaelab.models.vae import VAE
+from vaelab.models.encoder_decoder import EncoderDecoderVAE
 
 
-class MonaiVAE(VAE):
+class MonaiVAE(EncoderDecoderVAE):
     """The layers of MONAI's ``VarAutoEncoder`` between vaelab's latent heads.
 
     Every level halves the image. MONAI's own class returns mean *plus standard deviation* as z
-    in evaluation mode (MONAI#8413), and does not bound logvar; here both are as in ``VAE``.
+    in evaluation mode (MONAI#8413), and does not bound logvar; here both are as in
+    ``EncoderDecoderVAE``.
 
     Args:
         image_size: (H, W) or (D, H, W).

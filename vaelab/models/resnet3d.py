@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from vaelab.errors import UserError
-from vaelab.models.vae import VAE
+from vaelab.models.encoder_decoder import EncoderDecoderVAE
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -120,7 +120,7 @@ class ResNet3dDecoder(nn.Module):
         return x_hat
 
 
-class ResNet3dVAE(VAE):
+class ResNet3dVAE(EncoderDecoderVAE):
     """3D ResNet VAE of multi-modal volumes.
 
     Args:

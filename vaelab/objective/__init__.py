@@ -1,1 +1,1 @@
-"""The negative ELBO and the schedules of beta."""
+"""Objectives, the negative ELBO first, and the schedules of beta."""

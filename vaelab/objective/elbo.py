@@ -11,8 +11,13 @@ the same thing whatever the batch size.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+from vaelab.objective.contract import Step
 
 
 def squared_error(x: Tensor, x_hat: Tensor) -> Tensor:
@@ -65,14 +70,8 @@ def compute_elbo(
 
 
 class ELBOLoss(nn.Module):
-    """``compute_elbo`` as a module, for those who build by hand; ``beta`` may be changed."""
+    """``objective=elbo``, the default: ``compute_elbo`` of a batch at the beta of its epoch."""
 
-    def __init__(self, beta: float = 1.0) -> None:
-        super().__init__()
-        if beta < 0:
-            raise ValueError(f"beta={beta}: the weight of the KL cannot be negative")
-        self.beta = beta
-
-    def forward(self, x: Tensor, x_hat: Tensor, mu: Tensor, logvar: Tensor) -> dict[str, Tensor]:
-        """See ``compute_elbo``."""
-        return compute_elbo(x, x_hat, mu, logvar, self.beta)
+    def forward(self, batch: Mapping[str, Any], output: Any, step: Step) -> dict[str, Tensor]:
+        """Exactly ``{"loss", "recon", "kl"}``; see ``compute_elbo``."""
+        return compute_elbo(batch["image"], output.x_hat, output.mu, output.logvar, step.beta)

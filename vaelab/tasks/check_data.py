@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from vaelab.assembly import Run
+from vaelab.assembly import Run, Task
 from vaelab.atomic import replacing, write_json
 from vaelab.data.findings import Examination, Finding, errors
 from vaelab.data.index import ENCODING, Record, printable
@@ -30,7 +30,7 @@ LISTED = 50  # files of a group in the Markdown
 VALUES = 8  # most frequent values of a fact
 
 
-class CheckData:
+class CheckData(Task):
     """Writes ``check_data.csv``, all findings, and ``check_data.md`` and ``.json``, a summary.
 
     Any ``SplitDataModule`` can be examined: ``inventory`` finds its records, ``examine`` looks at
@@ -42,6 +42,9 @@ class CheckData:
     Raises:
         UserError: for a number of threads that cannot be.
     """
+
+    parts = ("dataset", "logging")
+    needs_trained_run = False
 
     def __init__(self, num_workers: int | None = None) -> None:
         if num_workers is not None and num_workers < 1:

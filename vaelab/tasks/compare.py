@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vaelab.assembly import Run
+from vaelab.assembly import Run, Task
 from vaelab.atomic import replacing
 from vaelab.errors import UserError
 from vaelab.evaluation.comparison import COLUMNS, NAN, Column, Comparison, number_text, value_text
@@ -33,7 +33,7 @@ BETA_AND_SEED = {"annealing", "train.kl_beta", "train.seed"}
 """Runs that differ in nothing else lie on one rate–distortion curve for each annealing."""
 
 
-class Compare:
+class Compare(Task):
     """Writes ``comparison.html``, ``.md``, ``.csv`` and figures of runs that exist.
 
     Args:
@@ -44,6 +44,9 @@ class Compare:
     Raises:
         UserError: when there is nothing to compare.
     """
+
+    parts = ()
+    needs_trained_run = False
 
     def __init__(
         self, runs: str | Sequence[str] | None = None, output_dir: str | None = None

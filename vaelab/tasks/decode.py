@@ -15,7 +15,7 @@ import torch
 from safetensors.numpy import save
 from torch import Tensor
 
-from vaelab.assembly import Run
+from vaelab.assembly import Run, Task
 from vaelab.atomic import replacing
 from vaelab.data.module import SplitDataModule
 from vaelab.data.mri.brats import BraTSDataModule
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 MODES = ("samples", "interpolation", "traversal")
 
 
-class Decode:
+class Decode(Task):
     """Writes pictures, volumes and the z of them into ``decoded/``.
 
     - ``samples``: z ~ N(0, temperature² I), decoded.
@@ -73,6 +73,8 @@ class Decode:
     Raises:
         UserError: for a value that cannot work.
     """
+
+    parts = ("dataset", "model", "hardware", "train", "logging")
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from safetensors.numpy import save
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from vaelab.assembly import Run
+from vaelab.assembly import Run, Task
 from vaelab.atomic import replacing
 from vaelab.data.index import enumerate_names
 from vaelab.errors import UserError
@@ -34,7 +34,7 @@ PARTS = ".parts"
 """Beside the results: one Parquet file for each shard, a few kB a subject, so as to go on."""
 
 
-class Encode:
+class Encode(Task):
     """Writes ``latents.parquet`` and ``latents.safetensors``, and pictures of them.
 
     One row a subject: ``id``, ``patient``, ``time_point``, ``split``, ``mu_0`` … and ``logvar_0`` …
@@ -63,6 +63,8 @@ class Encode:
     Raises:
         UserError: for a ``shard_size`` below 1.
     """
+
+    parts = ("dataset", "model", "hardware", "train", "logging")
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vaelab.anomaly.calibration import ConformalCalibration, check_alpha
-from vaelab.assembly import Run
+from vaelab.assembly import PARTS, Run, Task
 from vaelab.atomic import write_json
 from vaelab.data.index import Record
 from vaelab.errors import UserError
@@ -37,7 +37,7 @@ from vaelab.runs.history import read_history
 log = logging.getLogger(__name__)
 
 
-class Evaluate:
+class Evaluate(Task):
     """Writes ``metrics.json``, ``scores.csv`` and ``figures/`` into the run folder.
 
     What is judged follows from the batch: reconstruction and latent space always; detection
@@ -59,6 +59,8 @@ class Evaluate:
     Raises:
         UserError: for a value that cannot work.
     """
+
+    parts = tuple(name for name in PARTS if name not in ("optimizer", "callbacks", "logger"))
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ import numpy as np
 from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
 
-from vaelab.assembly import Run
+from vaelab.assembly import Run, Task
 from vaelab.atomic import write_json
 from vaelab.benchmark.variants import high_water_mark
 from vaelab.data.mri.brats import BraTSDataModule
@@ -40,7 +40,7 @@ SMALL = 16  # voxels a side where the size is not what grows
 SEVERAL = 3  # epochs whose median counts; one before warms up
 
 
-class Growth:
+class Growth(Task):
     """Writes ``growth.json`` and ``growth.png``, on MRI phantoms and a narrow network.
 
     Args:
@@ -53,6 +53,9 @@ class Growth:
     Raises:
         UserError: for a value that cannot work.
     """
+
+    parts = ("dataset", "objective", "optimizer", "hardware", "logging")
+    needs_trained_run = False
 
     def __init__(
         self,
@@ -152,7 +155,9 @@ class Growth:
         model = ResNet3dVAE(
             len(fresh.channel_names), self.base_filters, z_dim=16, roi_size=[side] * 3
         )
-        module = VAELitModule(model, Constant(1.0), 1e-4, run.hardware.is_channels_last)
+        module = VAELitModule(
+            model, run.objective, Constant(1.0), run.optimizer, cases, run.hardware.is_channels_last
+        )
         watch = _Watch()
         L.Trainer(
             **run.hardware.trainer_kwargs(),

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from vaelab.anomaly.calibration import check_alpha
 from vaelab.anomaly.detector import AnomalyDetector
 from vaelab.anomaly.native import save_native
-from vaelab.assembly import Run
+from vaelab.assembly import Run, Task
 from vaelab.atomic import replacing
 from vaelab.data.index import ENCODING, enumerate_names
 from vaelab.data.inputs import (
@@ -44,7 +44,7 @@ COLUMNS = ("file", "score", "p_value", "flag", "error")
 ROWS_AT_ONCE = 256  # of an overlay, whose colours take 100 times the bytes of a grey image
 
 
-class Predict:
+class Predict(Task):
     """Writes ``predictions.csv``, and maps of what is abnormal where, for each input.
 
     The columns are ``file`` (below what all inputs have in common), ``score``, ``p_value`` and
@@ -65,6 +65,8 @@ class Predict:
     Raises:
         UserError: without inputs, or for an ``alpha`` out of range.
     """
+
+    parts = ("dataset", "model", "hardware", "score", "train", "logging")
 
     def __init__(
         self,

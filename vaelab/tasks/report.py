@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vaelab.anomaly.calibration import ConformalCalibration
 from vaelab.anomaly.detector import Finding
-from vaelab.assembly import Run
+from vaelab.assembly import Run, Task
 from vaelab.errors import UserError
 from vaelab.evaluation.judging import (
     examine,
@@ -58,7 +58,7 @@ NAMES = {
 }
 
 
-class Report:
+class Report(Task):
     """Writes ``report.html``: what was trained on what, the metrics, a gallery of cases.
 
     Reads what ``task=evaluate`` left in the run folder.
@@ -72,6 +72,8 @@ class Report:
     Raises:
         UserError: when a number is out of range, or the run has not been evaluated.
     """
+
+    parts = ("dataset", "model", "hardware", "score", "train", "logging")
 
     def __init__(self, max_cases: int = 100, max_volumes: int = 5, alpha: float = 0.05) -> None:
         if max_cases < 1 or max_volumes < 0:

@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from vaelab.assembly import Run
+from vaelab.assembly import Run, Task
 from vaelab.errors import UserError
 from vaelab.evaluation.judging import examine, healthy_scale, load_detector
 from vaelab.report.canvas import save_figure
@@ -18,7 +18,7 @@ from vaelab.report.card import report_card, report_card_3d
 log = logging.getLogger(__name__)
 
 
-class ReportCard:
+class ReportCard(Task):
     """Writes ``report_card.png``: sick originals, their reconstructions, heat maps.
 
     The cases are the first sick ones of the test split, which was drawn by seed, so that nobody
@@ -30,6 +30,8 @@ class ReportCard:
     Raises:
         UserError: when ``num_cases`` is out of range.
     """
+
+    parts = ("dataset", "model", "hardware", "score", "train", "logging")
 
     def __init__(self, num_cases: int = 5) -> None:
         if not 1 <= num_cases <= 8:

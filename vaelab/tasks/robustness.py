@@ -20,7 +20,7 @@ from tqdm import tqdm
 from vaelab.anomaly.calibration import ConformalCalibration, check_alpha
 from vaelab.anomaly.detector import AnomalyDetector
 from vaelab.anomaly.scores import Score
-from vaelab.assembly import Run
+from vaelab.assembly import Run, Task
 from vaelab.atomic import replacing, write_json
 from vaelab.data.build import thread_pool
 from vaelab.data.index import Record
@@ -59,7 +59,7 @@ class Judgement:
     machine; None without ``calibration.json``."""
 
 
-class Robustness:
+class Robustness(Task):
     """Writes ``robustness.json`` and ``robustness.md``: detection under simulated shifts.
 
     All test images, normal and sick alike, are decoded, shifted (``vaelab.evaluation.shifts``) and
@@ -76,6 +76,8 @@ class Robustness:
     Raises:
         UserError: for a value that cannot work.
     """
+
+    parts = ("dataset", "model", "hardware", "score", "train", "logging")
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import yaml  # type: ignore[import-untyped, unused-ignore]
 from tqdm import tqdm
 
-from vaelab.assembly import Run
+from vaelab.assembly import Run, Task
 from vaelab.atomic import replacing
 from vaelab.errors import UserError
 from vaelab.report.canvas import save_figure
@@ -40,7 +40,7 @@ WEIGHED_BY_BETA = ("val/neg_elbo", "val/loss")
 EXAMPLE = "'task.space={train.lr: {low: 1e-4, high: 1e-2, log: true}, model.z_dim: [64, 128]}'"
 
 
-class Search:
+class Search(Task):
     """Runs trials, each with a choice from ``space``, for the smallest ``train.monitor``.
 
     Choices are those of the tree-structured Parzen estimator (Bergstra et al. 2011). The study is
@@ -55,6 +55,9 @@ class Search:
     Raises:
         UserError: for a space that cannot be searched, or where Optuna is not installed.
     """
+
+    parts = ("train", "logging")
+    needs_trained_run = False
 
     def __init__(
         self,

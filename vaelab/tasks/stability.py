@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vaelab.assembly import Run
+from vaelab.assembly import Run, Task
 from vaelab.atomic import replacing, write_json
 from vaelab.errors import UserError
 from vaelab.evaluation.rescan import Rescan
@@ -61,7 +61,7 @@ class Thresholds:
                 )
 
 
-class Stability:
+class Stability(Task):
     """Writes ``stability.json``, ``stability.md`` and ``figures/stability.png``.
 
     All runs encode the same scans, the deterministic way, and are compared in mu. Between runs, and
@@ -83,6 +83,8 @@ class Stability:
     Raises:
         UserError: for a value that cannot work.
     """
+
+    parts = ("dataset", "model", "hardware", "train", "logging")
 
     def __init__(
         self,

@@ -12,8 +12,13 @@ import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
-from vaelab.models.vae import VAEOutput
-from vaelab.training.checkpoint import load_checkpoint, save_weights, weights_in
+from vaelab.training.checkpoint import (
+    OBJECTIVE,
+    load_checkpoint,
+    objective_path,
+    save_weights,
+    weights_in,
+)
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +62,9 @@ class ReconstructionSnapshots(Callback):
         due = self.every_n_epochs and trainer.current_epoch % self.every_n_epochs == 0
         if not due or self._seen >= self.num_samples or not trainer.is_global_zero:
             return
-        assert isinstance(outputs, VAEOutput)
         folder = self.folder / f"epoch_{trainer.current_epoch}"
         wanted = self.num_samples - self._seen
-        triples = zip(batch["id"], batch["image"], outputs.x_hat, strict=True)
+        triples = zip(batch["id"], batch["image"], outputs.output.x_hat, strict=True)
         for identifier, image, x_hat in list(triples)[:wanted]:
             name = f"{self._seen:02d}_{Path(identifier).stem}.png"
             title = f"{identifier}, epoch {trainer.current_epoch}"
@@ -72,6 +76,8 @@ class ReconstructionSnapshots(Callback):
 
 class BestWeights(Callback):
     """Keeps the network of the best checkpoint as a plain state dict beside it.
+
+    The weights of the objective, where it has any, are kept likewise; see ``objective_path``.
 
     Args:
         path: of the file, e.g. ``<run>/checkpoints/vae_best.pth``.
@@ -102,7 +108,11 @@ class BestWeights(Callback):
         # Gone where a run was killed between a better checkpoint and last.ckpt: the epoch that
         # comes next was that better one.
         if Path(best).is_file():
-            save_weights(weights_in(load_checkpoint(best)), self.path)
+            content = load_checkpoint(best)
+            save_weights(weights_in(content), self.path)
+            of_objective = weights_in(content, OBJECTIVE)
+            if of_objective:
+                save_weights(of_objective, objective_path(self.path))
             self._saved_from = best
 
 

@@ -24,8 +24,8 @@ from vaelab.runs.folder import RunFolder
 
 log = logging.getLogger(__name__)
 
-PREFIX = "model."
-"""Where the network sits in ``VAELitModule``, and so in a Lightning checkpoint."""
+MODEL, OBJECTIVE = "model.", "objective."
+"""Where the two sit in ``VAELitModule``, and so in a Lightning checkpoint."""
 
 LAST = RunFolder(Path()).last_checkpoint.name
 """Name of the checkpoint that every epoch writes, and that a run goes on from."""
@@ -173,13 +173,18 @@ def checkpoint_to_resume(folder: str | Path) -> tuple[Path, int] | None:
     return None
 
 
-def weights_in(checkpoint: Mapping[str, object]) -> dict[str, Tensor]:
-    """The network's state dict within a Lightning checkpoint."""
+def objective_path(weights: Path) -> Path:
+    """Where the weights of the objective are, beside those of the network: ``*_objective.pth``."""
+    return weights.with_name(f"{weights.stem}_objective{weights.suffix}")
+
+
+def weights_in(checkpoint: Mapping[str, object], part: str = MODEL) -> dict[str, Tensor]:
+    """The state dict of the network, or of the objective, within a Lightning checkpoint."""
     if "state_dict" not in checkpoint:
         raise UserError("a Lightning checkpoint is needed; this file holds weights alone")
     state = checkpoint["state_dict"]
     assert isinstance(state, Mapping)
-    return {key[len(PREFIX) :]: value for key, value in state.items() if key.startswith(PREFIX)}
+    return {key[len(part) :]: value for key, value in state.items() if key.startswith(part)}
 
 
 def load_weights(model: VAE, path: str | Path) -> VAE:

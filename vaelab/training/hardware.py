@@ -16,7 +16,7 @@ from vaelab.training.parity import ParityCheck
 log = logging.getLogger(__name__)
 
 ACCELERATORS = ("auto", "cuda", "mps", "cpu")
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed")
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Hardware:
         accelerator: "auto" picks CUDA, then MPS, then the CPU; a name that is not there falls
             back to the CPU and says so.
         devices: how many, or "auto" for all.
-        precision: "32-true", "16-mixed" or "bf16-mixed".
+        precision: "32-true", "16-mixed", "bf16-mixed", or "auto": 16-mixed on CUDA, else 32-true.
         strategy: Lightning's name, such as "auto" or "ddp".
         channels_last: keep images and weights channels-last in memory; "auto" does so on the CPU.
         grad_scale: initial scale of the gradients under 16-mixed. Gradients of a *sum* over
@@ -42,7 +42,7 @@ class Hardware:
 
     accelerator: str = "auto"
     devices: int | str = 1
-    precision: str = "32-true"
+    precision: str = "auto"
     strategy: str = "auto"
     channels_last: bool | str = "auto"
     grad_scale: float = 2.0**-8
@@ -90,10 +90,17 @@ class Hardware:
             return self.resolve() == "cpu"
         return bool(self.channels_last)
 
+    def resolve_precision(self) -> str:
+        """What is used of "32-true", "16-mixed" and "bf16-mixed"; the CPU has no 16-mixed."""
+        kind = self.resolve()
+        if self.precision == "auto":
+            return "16-mixed" if kind == "cuda" else "32-true"
+        return "32-true" if (self.precision, kind) == ("16-mixed", "cpu") else self.precision
+
     def callbacks(self) -> list[Callback]:
         """What a trainer on this hardware needs beside its own callbacks."""
         kind = self.resolve()
-        doubtful = kind == "mps" or (kind, self.precision) == ("cpu", "bf16-mixed")
+        doubtful = kind == "mps" or (kind, self.resolve_precision()) == ("cpu", "bf16-mixed")
         wanted = doubtful if self.parity_check == "auto" else self.parity_check
         return [ParityCheck()] if wanted else []
 
@@ -105,11 +112,11 @@ class Hardware:
                 "hardware.accelerator=%s is not available on this machine (%s); using the CPU",
                 *(self.accelerator, _why_not(self.accelerator)),
             )
-        precision, plugins = self.precision, []
-        if precision == "16-mixed" and kind == "cpu":
+        precision = self.resolve_precision()
+        if self.precision not in ("auto", precision):
             log.warning("hardware.precision=16-mixed needs a GPU; using 32-true on the CPU")
-            precision = "32-true"
-        elif precision == "16-mixed":
+        plugins = []
+        if precision == "16-mixed":
             scaler = torch.amp.GradScaler(
                 kind, init_scale=self.grad_scale, growth_interval=self.growth_interval
             )

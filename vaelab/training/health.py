@@ -16,8 +16,6 @@ from vaelab.errors import UserError
 from vaelab.metrics.decomposition import kl_decomposition
 from vaelab.metrics.latent import active_units
 from vaelab.metrics.prior_match import mean_norm
-from vaelab.models.vae import VAEOutput
-from vaelab.objective.elbo import compute_elbo
 
 log = logging.getLogger(__name__)
 
@@ -111,10 +109,8 @@ class StepHealth(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """The same for validation, which chooses the best epoch."""
-        assert isinstance(outputs, VAEOutput)
-        sums = compute_elbo(batch["image"], *outputs, beta=0.0)
         place = f"epoch {trainer.current_epoch}, validation batch {batch_idx}"
-        terms = _terms(batch["image"], sums)
+        terms = _terms(batch["image"], outputs.sums)
         self._pending.append(_Step(place, batch["id"], terms, None))
         self._look(terms.device.type == "cpu")
 
@@ -212,8 +208,7 @@ class LatentHealth(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the posteriors, a kilobyte a sample."""
-        assert isinstance(outputs, VAEOutput)
-        posterior = torch.stack([outputs.mu, outputs.logvar])  # (2, B, z)
+        posterior = torch.stack([outputs.output.mu, outputs.output.logvar])  # (2, B, z)
         self._posteriors.append(posterior.detach().float().cpu())
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

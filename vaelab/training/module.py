@@ -1,95 +1,115 @@
-"""The only training step: a VAE, an annealing schedule, an optimiser."""
+"""The only training step: a model, an objective, a schedule of beta, an optimiser."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import lightning as L
-import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
-from vaelab.errors import UserError
-from vaelab.models.vae import VAE, VAEOutput
+from vaelab.models.vae import VAE
 from vaelab.objective.annealing import Annealing
-from vaelab.objective.elbo import compute_elbo
+from vaelab.objective.contract import Objective, Step, evaluate
 from vaelab.training.layout import CHANNELS_LAST, to_channels_last
+from vaelab.training.optimizer import OptimizerFactory
 
-MONITORS = ("val/neg_elbo", "val/loss", "val/recon", "val/kl", "val/recon_per_voxel")
-"""Logged metrics of which the smallest is the best, for ``train.monitor``."""
+
+class StepOutput(NamedTuple):
+    """What a validation step hands to the callbacks."""
+
+    output: Any
+    """Of the model, a NamedTuple that begins with ``x_hat, mu, logvar``."""
+    sums: dict[str, Tensor]
+    """Of the objective, over the batch."""
 
 
 class VAELitModule(L.LightningModule):
-    """Trains a VAE on the negative ELBO at the beta of the epoch.
+    """Trains a VAE on an objective, at the beta of the epoch.
 
-    Logged for each stage, as exact sums over all samples of the epoch: ``loss``, ``recon``,
-    ``kl`` and, for the epoch, ``beta``. Beside them ``recon_per_voxel`` and
-    ``kl_per_sample``, which compare across data sets, and ``val/neg_elbo``: the loss at the
-    *target* beta, which compares across epochs while beta still rises. ``LogEpoch`` hands them
+    Logged for each stage, as exact sums over all samples of the epoch: every entry of the
+    objective, and, for the epoch, ``beta``. Beside them ``recon_per_voxel`` and
+    ``kl_per_sample``, which compare across data sets, and ``val/neg_elbo``: recon + beta · kl at
+    the *target* beta, which compares across epochs while beta still rises. ``LogEpoch`` hands them
     to the loggers, all of an epoch at once.
 
     Args:
         model: the network.
+        objective: what is minimised; the weights of an ``nn.Module`` are trained too.
         annealing: beta as a function of the epoch.
-        lr: learning rate of AdamW.
+        optimizer: makes the steps; see ``vaelab.training.optimizer``.
+        train_samples: samples to learn from; see ``Step``.
         channels_last: keep images and weights channels-last in memory, for speed.
         augment: random change of a training batch, (B, C, ...) → the same shape, or None.
-        lr_final: share of ``lr`` at the end of a half-cosine over all epochs; 1 keeps ``lr``.
-
-    Raises:
-        UserError: for a learning rate that is not above 0.
     """
 
     def __init__(
         self,
         model: VAE,
+        objective: Objective,
         annealing: Annealing,
-        lr: float,
+        optimizer: OptimizerFactory,
+        train_samples: int,
         channels_last: bool = False,
         augment: Callable[[Tensor], Tensor] | None = None,
-        lr_final: float = 1.0,
     ) -> None:
         super().__init__()
-        if not 0 < lr < math.inf:
-            raise UserError(f"train.lr={lr}: must be above 0 and finite; try 1e-4")
         self.model = model
+        self.objective = objective
         self.annealing = annealing
-        self.lr = lr
+        self.optimizer = optimizer
+        self.train_samples = train_samples
         self.channels_last = channels_last
         self.augment = augment
-        self.lr_final = lr_final
         if channels_last:
             to_channels_last(model)
 
-    def forward(self, x: Tensor) -> VAEOutput:
+    def forward(self, x: Tensor) -> Any:
         """Reconstruct a batch; see ``VAE.forward``."""
-        output: VAEOutput = self.model(x)
-        return output
+        return self.model(x)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """Negative ELBO of a batch at this epoch's beta, a sum; its terms are for the callbacks."""
-        return self._step(batch, "train")[0]
+        """What a batch costs at this epoch's beta; its terms are for the callbacks."""
+        sums = self._step(batch, "train").sums
+        factor = self._steps_in_one()
+        return sums if factor == 1 else {**sums, "loss": factor * sums["loss"]}
 
     def validation_step(  # type: ignore[override]  # a NamedTuple passes through the loop
         self, batch: dict[str, Any], batch_idx: int
-    ) -> VAEOutput:
+    ) -> StepOutput:
         """Log the sums of a batch; the output is for the callbacks."""
-        return self._step(batch, "val")[1]
+        return self._step(batch, "val")
 
-    def _step(self, batch: dict[str, Any], stage: str) -> tuple[dict[str, Tensor], VAEOutput]:
+    def step_of(self, stage: Literal["train", "val"]) -> Step:
+        """Where training stands, as the objective sees it."""
+        beta = self.annealing(self.current_epoch)
+        return Step(beta, self.current_epoch, self.train_samples, stage)
+
+    def _steps_in_one(self) -> int:
+        """Batches whose gradients Lightning averages for one step of the optimiser.
+
+        It divides the loss by the number of batches that are accumulated, and the gradients by the
+        number of processes. The loss is a sum: the step of several batches is that of their sum,
+        as if they had been one batch.
+        """
+        trainer = self.trainer
+        return trainer.accumulate_grad_batches * trainer.world_size
+
+    def _step(self, batch: dict[str, Any], stage: Literal["train", "val"]) -> StepOutput:
         x: Tensor = batch["image"]
         if stage == "train" and self.augment is not None:
             x = self.augment(x)
         if self.channels_last:
             x = x.to(memory_format=CHANNELS_LAST[x.dim()])
-        beta = self.annealing(self.current_epoch)
-        output: VAEOutput = self(x)
-        sums = compute_elbo(x, output.x_hat, output.mu, output.logvar, beta)
+        step = self.step_of(stage)
+        output = self(x)
+        sums = evaluate(self.objective, {**batch, "image": x}, output, step)
         self._log_sums(sums, stage, samples=x.shape[0], voxels=x.numel())
-        self.log(f"{stage}/beta", beta, on_step=False, on_epoch=True, batch_size=1, logger=False)
-        return sums, output
+        self.log(
+            f"{stage}/beta", step.beta, on_step=False, on_epoch=True, batch_size=1, logger=False
+        )
+        return StepOutput(output, sums)
 
     def _log_sums(self, sums: dict[str, Tensor], stage: str, samples: int, voxels: int) -> None:
         exact = {f"{stage}/{name}": value.detach() for name, value in sums.items()}
@@ -110,18 +130,11 @@ class VAELitModule(L.LightningModule):
         )  # fmt: skip
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW (Loshchilov & Hutter 2019) with PyTorch's weight decay, and a cosine on top."""
-        # One fused kernel: on two cores the plain loop took a quarter of a 3D step.
-        optimizer = torch.optim.AdamW(self.model.parameters(), lr=self.lr, fused=True)
-        if self.lr_final == 1:
-            return optimizer
-        epochs, final = self.trainer.max_epochs, self.lr_final
+        """The optimiser of all weights, those of the objective among them."""
+        parameters = [*self.model.parameters()]
+        if isinstance(self.objective, nn.Module):
+            parameters += self.objective.parameters()
+        epochs = self.trainer.max_epochs
         assert epochs is not None
-        # Loshchilov & Hutter 2017, equation 5, without restarts; one step per epoch. A function of
-        # the epoch and not CosineAnnealingLR, which a run that goes on for longer would give the
-        # old number of epochs back: lr would rise again.
-        cosine = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            lambda epoch: final + (1 - final) * (1 + math.cos(math.pi * epoch / epochs)) / 2,
-        )
-        return [optimizer], [cosine]
+        made = self.optimizer(parameters, epochs)
+        return made.optimizer if made.schedule is None else ([made.optimizer], [made.schedule])

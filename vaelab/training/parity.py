@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from vaelab.errors import UserError
 from vaelab.models.vae import VAE
-from vaelab.objective.elbo import compute_elbo
+from vaelab.objective.contract import Objective, Step, evaluate
+from vaelab.training.module import VAELitModule
 
 log = logging.getLogger(__name__)
 
@@ -41,34 +44,52 @@ SCALE = 2.0**-8
 """Of the loss, on both sides: keeps gradients of a sum over voxels within float16."""
 
 
-def check_parity(
-    model: VAE, batch: Tensor, device: torch.device, dtype: torch.dtype = torch.float32
-) -> None:
-    """Compare outputs, loss and gradients of one batch with those on the CPU in float32.
+class Judged(NamedTuple):
+    """A model with the objective that it is trained on, and the step in which it is asked."""
 
-    In training mode, with the same weights and the same noise. ``model`` stays as it is.
+    model: VAE
+    objective: Objective
+    step: Step
+
+    def on(self, device: torch.device | str) -> Judged:
+        """A copy there."""
+        model, objective = copy.deepcopy((self.model, self.objective))
+        if isinstance(objective, nn.Module):
+            objective = objective.to(device)
+        return Judged(model.to(device), objective, self.step)
+
+
+def check_parity(
+    judged: Judged,
+    batch: Mapping[str, Any],
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Compare outputs, loss and gradients of one sample with those on the CPU in float32.
+
+    In training mode, with the same weights and the same noise. ``judged`` stays as it is.
 
     Args:
-        model: the network, on any device.
-        batch: (B, C, ...); the first sample is enough and is all that is used.
+        judged: the network and its objective, on any device.
+        batch: as the dataset gives it; the first sample is enough and is all that is used.
         device: the one in question.
         dtype: of its autocast; float32 is none.
 
     Raises:
         UserError: naming the first tensor that differs, or the operation that the device lacks.
     """
-    reference = copy.deepcopy(model).to("cpu")
-    candidate = copy.deepcopy(model).to(device)
-    x = batch[:1].detach()
+    reference, candidate = judged.on("cpu"), judged.on(device)
+    sample = {key: value[:1] for key, value in batch.items()}
     try:
-        there = _compute(candidate, x.to(device), dtype)
+        there = _compute(candidate, _moved(sample, device), dtype)
     except (RuntimeError, TypeError) as error:  # NotImplementedError is a RuntimeError
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
             f"hardware.accelerator={device.type}: this model cannot be computed there in "
             f"{_name(dtype)} ({reason}); use hardware=cpu hardware.precision=32-true"
         ) from error
-    here = _compute(reference, x.to("cpu"), torch.float32)
+    sample = _moved(sample, torch.device("cpu"))
+    here = _compute(reference, sample, torch.float32)
     gradients = [tensor.flatten() for name, tensor in here.items() if name.startswith("gradient")]
     floor = TOLERANCE[dtype].negligible * float(torch.cat(gradients).norm())
     for name, expected in here.items():
@@ -76,7 +97,8 @@ def check_parity(
         tolerance = TOLERANCE[dtype].gradient if is_gradient else TOLERANCE[dtype].output
         difference = relative_difference(there[name], expected, floor if is_gradient else 0.0)
         if not difference <= tolerance:  # a NaN is no agreement
-            where = _first_wrong_module(reference, candidate, x, device, dtype)
+            x = sample["image"]
+            where = _first_wrong_module(reference.model, candidate.model, x, device, dtype)
             raise UserError(
                 f"hardware.accelerator={device.type}: {name} in {_name(dtype)} differs from the "
                 f"CPU's in float32 by {difference:.2g} of its norm, {tolerance:g} is "
@@ -101,33 +123,65 @@ def _autocast(x: Tensor, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(x.device.type, dtype=dtype if mixed else None, enabled=mixed)
 
 
-def _compute(model: VAE, x: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
+class _SameNoise(TorchFunctionMode):
+    """Draws noise on the CPU, from a seed: generators of different devices give different numbers.
+
+    Whatever a model calls for its noise, ``torch.randn`` or ``torch.randn_like``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(0)
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if func is torch.randn_like:
+            return torch.randn(args[0].shape, generator=self.generator).to(args[0])
+        if func is torch.randn:
+            drawn = torch.randn(*args, generator=self.generator)
+            return drawn.to((kwargs or {}).get("device") or "cpu")
+        return func(*args, **(kwargs or {}))
+
+
+def _moved(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """A batch whose tensors are on a device, detached."""
+    return {
+        key: value.detach().to(device) if isinstance(value, Tensor) else value
+        for key, value in batch.items()
+    }
+
+
+def _compute(judged: Judged, batch: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Tensor]:
     """Name → tensor, in the order in which they are computed."""
-    model.train()
-    model.zero_grad(set_to_none=True)
-    with _autocast(x, dtype):
-        mu, logvar = model.encode(x)
-        # Drawn on the CPU: generators of different devices give different numbers.
-        eps = torch.randn(mu.shape, generator=torch.Generator().manual_seed(0)).to(x.device)
-        x_hat = model.decode(mu + eps * torch.exp(0.5 * logvar))
-    loss = compute_elbo(x, x_hat, mu, logvar, beta=1.0)["loss"] * SCALE
+    model, objective, step = judged
+    parts = {"": model} | ({"objective.": objective} if isinstance(objective, nn.Module) else {})
+    for part in parts.values():
+        part.train()
+        part.zero_grad(set_to_none=True)
+    x = batch["image"]
+    with _autocast(x, dtype), _SameNoise():
+        output = model(x)
+        loss = evaluate(objective, batch, output, step)["loss"] * SCALE
     loss.backward()  # type: ignore[no-untyped-call]
     gradients = {
-        f"gradient of {name}": weight.grad
-        for name, weight in model.named_parameters()
+        f"gradient of {prefix}{name}": weight.grad
+        for prefix, part in parts.items()
+        for name, weight in part.named_parameters()
         if weight.grad is not None
     }
-    return {"mu": mu, "logvar": logvar, "x_hat": x_hat, "loss": loss} | gradients
+    computed = {"mu": output.mu, "logvar": output.logvar, "x_hat": output.x_hat, "loss": loss}
+    return computed | gradients
 
 
 def _first_wrong_module(
     reference: VAE, candidate: VAE, x: Tensor, device: torch.device, dtype: torch.dtype
 ) -> str:
     """The innermost module whose output is the first to differ, in words; nothing if none does."""
-    expected = _outputs(reference, x.to("cpu"), torch.float32)
-    found = _outputs(candidate, x.to(device), dtype)
-    for name, output in expected.items():
-        if not relative_difference(found[name], output) <= TOLERANCE[dtype].output:
+    here = _outputs(reference, x.to("cpu"), torch.float32)
+    there = _outputs(candidate, x.to(device), dtype)
+    for name, output in here.items():
+        if not relative_difference(there[name], output) <= TOLERANCE[dtype].output:
             kind = type(reference.get_submodule(name)).__name__
             return f"; the first module to differ is {name} ({kind})"
     return "; every module's output agrees, so it is a backward pass"
@@ -146,9 +200,8 @@ def _outputs(model: VAE, x: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
 
     innermost = [(n, m) for n, m in model.named_modules() if not list(m.children())]
     handles = [module.register_forward_hook(keep(name)) for name, module in innermost]
-    with torch.no_grad(), _autocast(x, dtype):
-        mu, _ = model.encode(x)
-        model.decode(mu)
+    with torch.no_grad(), _autocast(x, dtype), _SameNoise():
+        model(x)
     for handle in handles:
         handle.remove()
     return outputs
@@ -165,9 +218,9 @@ class ParityCheck(Callback):
     ) -> None:
         """Check once, in the run's precision."""
         if not self._done:
-            model = pl_module.model
-            assert isinstance(model, VAE)
-            check_parity(
-                model, batch["image"], pl_module.device, PRECISIONS[str(trainer.precision)]
-            )
+            assert isinstance(pl_module, VAELitModule)
+            # At the target: at the beta of the first epoch, 0, the KL would not be looked at.
+            step = pl_module.step_of("train")._replace(beta=pl_module.annealing.target)
+            judged = Judged(pl_module.model, pl_module.objective, step)
+            check_parity(judged, batch, pl_module.device, PRECISIONS[str(trainer.precision)])
             self._done = True

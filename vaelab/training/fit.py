@@ -1,0 +1,207 @@
+"""Training from parts that are built: by ``task=train``, and by hand in a notebook."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+from lightning.pytorch.callbacks import Callback, Timer, TQDMProgressBar
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from vaelab.atomic import NoSpaceError
+from vaelab.data.module import SplitDataModule
+from vaelab.errors import Interrupted, UserError
+from vaelab.models.vae import VAE
+from vaelab.objective.annealing import Annealing
+from vaelab.objective.contract import Objective
+from vaelab.report.canvas import save_figure
+from vaelab.report.slices import reconstruction_slices
+from vaelab.runs.folder import RunFolder
+from vaelab.training.callbacks import (
+    BestWeights,
+    EpochSummary,
+    ReconstructionSnapshots,
+    SeedEachBatch,
+)
+from vaelab.training.checkpoint import (
+    AtomicCheckpointIO,
+    checkpoint_callbacks,
+)
+from vaelab.training.hardware import Hardware
+from vaelab.training.health import LatentHealth, StepHealth
+from vaelab.training.history import LogEpoch
+from vaelab.training.module import VAELitModule
+from vaelab.training.monitor import MonitorCheck
+from vaelab.training.optimizer import OptimizerFactory
+from vaelab.training.preemption import Preemption
+from vaelab.training.resume import last_good, prepare_to_resume
+from vaelab.training.settings import LoggingSettings, TrainSettings
+
+log = logging.getLogger(__name__)
+
+
+def fit(
+    folder: RunFolder,
+    data: SplitDataModule,
+    model: VAE,
+    objective: Objective,
+    annealing: Annealing,
+    optimizer: OptimizerFactory,
+    hardware: Hardware,
+    settings: TrainSettings,
+    logging_settings: LoggingSettings,
+    loggers: Sequence[Logger] = (),
+    callbacks: Sequence[Callback] = (),
+    resume: bool = False,
+    trainer_kwargs: Mapping[str, Any] | None = None,
+) -> float:
+    """Train; the best value of ``train.monitor``, smaller being better.
+
+    Args:
+        folder: where checkpoints, logs and snapshots go.
+        data: loaders; set up here.
+        model: trained in place, and left with its last weights.
+        objective: what is minimised.
+        annealing: beta as a function of the epoch.
+        optimizer: makes the steps.
+        hardware: where to compute, and how.
+        settings: how long, and what makes an epoch the best.
+        logging_settings: what is drawn and shown.
+        loggers: are told the metrics of each epoch.
+        callbacks: beside those of every training.
+        resume: go on from the last checkpoint.
+        trainer_kwargs: further arguments of ``lightning.Trainer``.
+
+    Raises:
+        UserError: for data or settings that cannot work, before the first step; when there is
+            nothing to resume; when numbers are not finite or the disk is full, naming the last
+            good checkpoint.
+        Interrupted: after SIGTERM; the run can be resumed.
+    """
+    checkpoint, epoch = prepare_to_resume(folder, settings) if resume else (None, 0)
+    _warn_of_a_long_ramp(annealing, settings)
+    data.setup("fit")
+    train_samples = len(data.splits["train"])
+    module = VAELitModule(
+        model, objective, annealing, optimizer, train_samples, hardware.is_channels_last,
+        data.augment,
+    )  # fmt: skip
+    best, last = checkpoint_callbacks(folder.checkpoints, settings.monitor)
+    weights = BestWeights(folder.weights(settings.weights_name))
+    preemption = Preemption()
+    trainer = _trainer(
+        folder, hardware, settings, logging_settings, loggers,
+        [
+            *hardware.callbacks(), *_usual_callbacks(folder, data, settings, logging_settings),
+            *callbacks, preemption, weights, best, last,
+        ],
+        trainer_kwargs or {},
+    )  # fmt: skip
+    parameters = sum(weight.numel() for weight in module.parameters())
+    log.info("training %d epochs, %.1f M parameters", settings.max_epochs, parameters / 1e6)
+    try:
+        with preemption, warnings.catch_warnings():
+            # A resumed run's own checkpoints; no other run's can be there.
+            warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+            data.first_epoch = epoch
+            # weights_only: a checkpoint is data; one that carries code is refused.
+            trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
+        weights.save(trainer)
+    except (UserError, NoSpaceError) as error:
+        raise UserError("; ".join([str(error), *last_good(folder)])) from error
+    except (SIGTERMException, RuntimeError) as stop:
+        # A batch system signals the loaders' workers too: their death is the same message.
+        if not preemption.received:
+            raise
+        where = f"stopped by SIGTERM in epoch {trainer.current_epoch}"
+        log.warning("%s", "; ".join([where, *last_good(folder)]))
+        raise Interrupted(where) from stop
+    assert best.best_model_score is not None
+    result = float(best.best_model_score)
+    log.info("best %s %.6g, weights in %s", settings.monitor, result, weights.path)
+    return result
+
+
+def _warn_of_a_long_ramp(annealing: Annealing, settings: TrainSettings) -> None:
+    if annealing.ramp_epochs >= settings.max_epochs:
+        log.warning(
+            "beta reaches its target %g only at epoch %d, but the last of "
+            "train.max_epochs=%d is %d: raise train.max_epochs or lower "
+            "train.kl_annealing_epochs",
+            *(annealing.target, annealing.ramp_epochs),
+            *(settings.max_epochs, settings.max_epochs - 1),
+        )
+
+
+def _trainer(
+    folder: RunFolder,
+    hardware: Hardware,
+    settings: TrainSettings,
+    logging_settings: LoggingSettings,
+    loggers: Sequence[Logger],
+    callbacks: list[Callback],
+    further: Mapping[str, Any],
+) -> L.Trainer:
+    asked = hardware.trainer_kwargs()
+    return L.Trainer(
+        **asked | {"plugins": [*asked.get("plugins", []), AtomicCheckpointIO()]},
+        max_epochs=settings.max_epochs,
+        deterministic=settings.deterministic,
+        gradient_clip_val=settings.gradient_clip_val,
+        accumulate_grad_batches=settings.accumulate_grad_batches,
+        logger=list(loggers),
+        callbacks=callbacks,
+        default_root_dir=folder.path,
+        num_sanity_val_steps=0,  # its metrics would count as a first epoch
+        log_every_n_steps=1,
+        enable_progress_bar=logging_settings.progress_bar,
+        enable_model_summary=False,
+        **further,
+    )
+
+
+def _usual_callbacks(
+    folder: RunFolder,
+    data: SplitDataModule,
+    settings: TrainSettings,
+    logging_settings: LoggingSettings,
+) -> list[Callback]:
+    callbacks: list[Callback] = [
+        MonitorCheck(settings.monitor),
+        SeedEachBatch(settings.seed),
+        StepHealth(settings.max_skipped_steps),
+        LatentHealth(),
+        ReconstructionSnapshots(
+            folder.snapshots,
+            logging_settings.recon_every_n_epochs,
+            logging_settings.num_recon_samples,
+            _DrawSlices(list(data.channel_names)),
+        ),
+        LogEpoch(),
+        EpochSummary(["train/loss", "val/recon", "val/kl", "train/beta", "val/active_units"]),
+    ]
+    if settings.max_minutes is not None:
+        limit = timedelta(minutes=settings.max_minutes)
+        callbacks.append(Timer(limit, interval="epoch"))
+    if logging_settings.progress_bar:
+        callbacks.append(TQDMProgressBar(leave=False))
+    return callbacks
+
+
+class _DrawSlices:
+    """Writes slices of a sample and its reconstruction: what a snapshot is made of."""
+
+    def __init__(self, channel_names: list[str]) -> None:
+        self.channel_names = channel_names
+
+    def __call__(
+        self, path: str | Path, image: np.ndarray, reconstruction: np.ndarray, title: str
+    ) -> None:
+        save_figure(reconstruction_slices(image, reconstruction, self.channel_names, title), path)
