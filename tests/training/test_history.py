@@ -255,3 +255,12 @@ def test_a_resumed_training_keeps_the_rows_before_it(tmp_path: Path) -> None:
     history = read_history(tmp_path / "logs" / "metrics.csv")
     assert history["epoch"] == [0, 1, 2, 3]
     assert history["train/epoch_seen"] == [0, 1, 2, 3]
+
+
+def test_values_that_name_no_epoch_are_in_the_row_of_the_next(tmp_path: Path) -> None:
+    logger = CSVHistory(tmp_path)
+    for epoch in (0, 1):
+        logger.log_metrics({"lr-AdamW": 0.5**epoch}, step=epoch)
+        logger.log_metrics({"train/loss": 2.0, "epoch": epoch}, step=epoch)
+    logger.save()
+    assert read_history(tmp_path / "metrics.csv")["lr-AdamW"] == [1.0, 0.5]

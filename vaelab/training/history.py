@@ -49,6 +49,7 @@ class CSVHistory(Logger):
         super().__init__()
         self.path = Path(folder) / "metrics.csv"
         self._rows: Rows | None = None
+        self._without_epoch: dict[str, str] = {}
 
     @property
     def name(self) -> str:
@@ -71,10 +72,17 @@ class CSVHistory(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Put values into the row of ``metrics["epoch"]``, which ``save`` writes."""
+        """Put values into the row of ``metrics["epoch"]``, which ``save`` writes.
+
+        Values that name no epoch, as those of Lightning's own callbacks, wait for the next row.
+        """
+        values = {name: str(value) for name, value in metrics.items()}
+        if "epoch" not in metrics:
+            self._without_epoch |= values
+            return
         if self._rows is None:
             self._rows = read_rows(self.path)
-        row = {name: str(value) for name, value in metrics.items()}
+        row, self._without_epoch = self._without_epoch | values, {}
         if step is not None:
             row["step"] = str(step)
         self._rows.setdefault(int(metrics["epoch"]), {}).update(row)

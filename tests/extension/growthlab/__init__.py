@@ -1,0 +1,1 @@
+"""A package that vaelab knows nothing of: experiments as their authors bring them."""

@@ -1,0 +1,26 @@
+"""Checks that an author runs on a part of their own, as scikit-learn's ``check_estimator``.
+
+Each raises ``BrokenPromise``, an ``AssertionError``, that says which promise of the contract is
+broken and how it showed::
+
+    from vaelab.testing import check_model
+
+    def test_my_model_keeps_its_promises() -> None:
+        check_model(MyVAE(z_dim=8), torch.randn(3, 4, 16, 16, 16))
+"""
+
+from vaelab.testing.annealing import check_annealing
+from vaelab.testing.model import check_model
+from vaelab.testing.objective import check_objective
+from vaelab.testing.optimizer import check_optimizer
+from vaelab.testing.promises import BrokenPromise
+from vaelab.testing.task import check_task
+
+__all__ = [
+    "BrokenPromise",
+    "check_annealing",
+    "check_model",
+    "check_objective",
+    "check_optimizer",
+    "check_task",
+]
