@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from vaelab.cli.config_files import CONF
 from vaelab.cli.help import help_text
 from vaelab.errors import UserError
+from vaelab.runs.processes import announce, this_process
 
 FULL = "HYDRA_FULL_ERROR"
 """Environment variable by which a user asks for tracebacks of what Hydra refuses."""
@@ -24,7 +25,15 @@ def main() -> None:
     if "--help" in arguments or "-h" in arguments:
         print(help_text(CONF, arguments))  # noqa: T201
         return
-    _run(arguments)
+    process = this_process()
+    if process.rank or process.launcher == "vaelab":
+        from vaelab.cli.rank import train_as_rank
+
+        sys.exit(train_as_rank(process))
+    try:
+        _run(arguments)
+    finally:
+        announce(None)  # to those who wait for a run to train, where there is none
 
 
 def _run(arguments: list[str]) -> None:

@@ -21,5 +21,5 @@ def lit_module(
     **changes: Any,
 ) -> VAELitModule:
     """What a run trains, on the ELBO with AdamW unless told otherwise."""
-    settings = {"train_samples": 5} | changes
+    settings = {"train_samples": 5, "val_samples": 5} | changes
     return VAELitModule(model, objective or ELBOLoss(), annealing, AdamW(lr, lr_final), **settings)

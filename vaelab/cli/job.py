@@ -19,10 +19,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vaelab.atomic import NoSpaceError
 from vaelab.cli.declarations import task_class
+from vaelab.cli.rank import train_as_rank
 from vaelab.cli.run_config import RunConfig, owns
 from vaelab.cli.sweep import KEYBOARD_INTERRUPT, Attempt, Outcome, SweepRecord
 from vaelab.errors import EXIT_INTERRUPTED, Interrupted, UserError
 from vaelab.runs.folder import RunFolder
+from vaelab.runs.processes import this_process
 from vaelab.runs.status import Refused, as_number, begin, end, locked, read_status
 
 log = logging.getLogger(__name__)
@@ -39,7 +41,8 @@ def carry_out(config: RunConfig) -> Any:
     task, run = config.build()
     with _keyboard_interrupts(), Preemption():
         result = task(run)
-    log.info("everything is in %s", run.folder)
+    if this_process().launcher != "vaelab":
+        log.info("everything is in %s", run.folder)
     return result
 
 
@@ -48,6 +51,8 @@ def _quieten_lightning() -> None:
     logging.getLogger("lightning").handlers.clear()
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")
+    # Weights are laid out channels-last, buckets of gradients are not: they are copied.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     # Ours read from memory or from a cache: workers are a choice, see conf/dataset.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
@@ -72,6 +77,9 @@ def job(cfg: DictConfig) -> Any:
         its objective: NaN where there is none, so that the other jobs go on.
     """
     logging.captureWarnings(True)
+    process = this_process()
+    if process.rank:  # started by a launcher of Hydra, which composes in every process
+        sys.exit(train_as_rank(process))
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     attempt = Attempt.current()
     if attempt is not None and attempt.stopped():
@@ -96,8 +104,6 @@ def job(cfg: DictConfig) -> Any:
 
 def _in_folder(cfg: DictConfig, run_dir: Path, in_sweep: bool) -> tuple[Any, Outcome]:
     """Run, with ``status.json`` and the folder's lock kept; skip what a sweep has done before."""
-    if os.environ.get("LOCAL_RANK", "0") != "0":  # a process that DDP has started for this run
-        return carry_out(RunConfig.load(run_dir)), Outcome("done")
     if not owns(cfg, run_dir):
         return carry_out(RunConfig.of(cfg)), Outcome("done")
     with locked(run_dir):

@@ -142,12 +142,6 @@ class RunConfig:
         in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
         if in_sweep:
             _share_cache(cfg)
-            if str(cfg.hardware.strategy) != "auto" and cfg.hardware.devices != 1:
-                # Its helper processes would each find a folder of their own, and wait for ever.
-                raise UserError(
-                    f"hardware.strategy={cfg.hardware.strategy}: not in a sweep; choose "
-                    "hardware.devices=1, and a launcher to use several devices at once"
-                )
         task = task_class(cfg.task)
         if task.needs_trained_run and not saved.is_file():
             name = HydraConfig.get().runtime.choices["task"]

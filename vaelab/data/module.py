@@ -9,16 +9,16 @@ from __future__ import annotations
 import copy
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import lightning as L
-import numpy as np
 from monai.data import DataLoader
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
+from vaelab.data.batches import EpochBatches, EpochOrder, Share, WithFillers
 from vaelab.data.build import fill_cache
 from vaelab.data.cache import check_cache
 from vaelab.data.findings import Examination, Finding, file_problem, find_copies
@@ -43,35 +43,6 @@ class Phantoms(Protocol):
     def prepare(self, root_dir: str) -> Path:
         """Write the data under ``root_dir`` on first use; return the folder to read."""
         ...
-
-
-class EpochSampler(Sampler[int]):
-    """Every sample once, in an order that is a function of the seed and the epoch alone.
-
-    A resumed run thus sees what an uninterrupted one would have seen. Lightning calls
-    ``set_epoch``.
-
-    Args:
-        size: number of samples.
-        seed: of the orders of all epochs.
-        epoch: whose order comes first.
-    """
-
-    def __init__(self, size: int, seed: int, epoch: int = 0) -> None:
-        self.size = size
-        self.seed = seed
-        self.epoch = epoch
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __iter__(self) -> Iterator[int]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.size)
-        return iter(order.tolist())
 
 
 class SplitDataModule(L.LightningDataModule):
@@ -138,6 +109,8 @@ class SplitDataModule(L.LightningDataModule):
         self.augment = augment
         # Workers fetch ahead before Lightning tells which epoch a resumed run is in.
         self.first_epoch = 0
+        # Of several processes that train together; only while they do.
+        self.share = Share()
         self.splits: dict[str, list[Record]] = {}
         self._preprocessed: set[str] = set()
 
@@ -257,10 +230,10 @@ class SplitDataModule(L.LightningDataModule):
         """Batches of one split, in its order unless shuffled."""
         self.preprocess(split)
         dataset: Any = self.dataset(split)
+        order = EpochOrder(len(dataset), self.seed if shuffle else None, self.first_epoch)
         return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            sampler=EpochSampler(len(dataset), self.seed, self.first_epoch) if shuffle else None,
+            WithFillers(dataset),
+            batch_sampler=EpochBatches(order, self.batch_size, self.share),
             num_workers=self.num_workers,
             pin_memory=self._on_cuda(),
             persistent_workers=self.num_workers > 0,

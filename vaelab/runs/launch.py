@@ -16,6 +16,13 @@ from vaelab.errors import EXIT_INTERRUPTED, Interrupted
 from vaelab.runs.status import Status, read_status
 
 
+def environment() -> dict[str, str]:
+    """That of this process, in which Python finds this very package, whatever else is installed."""
+    package = str(Path(vaelab.__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    return {**os.environ, "PYTHONPATH": path}
+
+
 def run_apart(folder: Path, arguments: Sequence[str], console: Path | None = None) -> Status:
     """Run the door in a process of its own, and wait for its end.
 
@@ -30,9 +37,6 @@ def run_apart(folder: Path, arguments: Sequence[str], console: Path | None = Non
     Raises:
         Interrupted: when it was asked to stop. SIGTERM is passed on to it: it can save itself.
     """
-    # This very package, whatever else is installed.
-    package = str(Path(vaelab.__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     with ExitStack() as stack:
         output = None if console is None else stack.enter_context(console.open("ab"))
         process = stack.enter_context(
@@ -40,7 +44,7 @@ def run_apart(folder: Path, arguments: Sequence[str], console: Path | None = Non
                 [sys.executable, "-m", "vaelab.run", *arguments],
                 stdout=output,
                 stderr=None if output is None else subprocess.STDOUT,
-                env={**os.environ, "PYTHONPATH": path},
+                env=environment(),
             )
         )
         stack.enter_context(_passing_on_sigterm(process))

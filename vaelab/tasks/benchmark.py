@@ -160,7 +160,7 @@ class Benchmark(Task):
         step = BareStep(run.model, run.objective, batch, variant, hardware.device, lr)
         seconds = time_in_turn({"": step.train}, 1, device=hardware.device)[""].median
         module = VAELitModule(
-            run.model, run.objective, Constant(1.0), run.optimizer, len(batch["image"]),
+            run.model, run.objective, Constant(1.0), run.optimizer, len(batch["image"]), 1,
             hardware.is_channels_last,
         )  # fmt: skip
         callbacks: list[Callback] = [SeedEachBatch(run.train.seed)]

@@ -156,7 +156,13 @@ class Growth(Task):
             len(fresh.channel_names), self.base_filters, z_dim=16, roi_size=[side] * 3
         )
         module = VAELitModule(
-            model, run.objective, Constant(1.0), run.optimizer, cases, run.hardware.is_channels_last
+            model,
+            run.objective,
+            Constant(1.0),
+            run.optimizer,
+            cases,
+            1,
+            run.hardware.is_channels_last,
         )
         watch = _Watch()
         L.Trainer(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from vaelab.assembly import PARTS, Run, Task
+from vaelab.runs.processes import announce, this_process
+from vaelab.runs.ranks import train_in_processes
 from vaelab.training.fit import fit
 
 
@@ -29,10 +31,20 @@ class Train(Task):
             UserError: see ``fit``.
             Interrupted: after SIGTERM; the run can be resumed.
         """
-        result = fit(
-            run.folder, run.data, run.model, run.objective, run.annealing, run.optimizer,
-            run.hardware, run.train, run.logging, run.loggers, run.callbacks, run.resume,
-        )  # fmt: skip
+        process = this_process()
+        count = run.hardware.check_processes(process.world_size if process.launcher else 0)
+        if process.rank == 0:
+            run.data.setup()  # writes the split that all processes read
+            announce(run.folder)
+        if count > 1 and not process.launcher:
+            result = train_in_processes(run.folder, count)
+        else:
+            result = fit(
+                run.folder, run.data, run.model, run.objective, run.annealing, run.optimizer,
+                run.hardware, run.train, run.logging, run.loggers, run.callbacks, run.resume,
+            )  # fmt: skip
+        if process.rank or process.launcher == "vaelab":
+            return result  # what comes after training is done once, by one process
         for task in self.then.values():
             task(run)
         return result

@@ -19,6 +19,7 @@ from vaelab.training.checkpoint import (
     save_weights,
     weights_in,
 )
+from vaelab.training.gather import counts
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,10 @@ class ReconstructionSnapshots(Callback):
     ) -> None:
         """Draw what is still wanted of this batch."""
         due = self.every_n_epochs and trainer.current_epoch % self.every_n_epochs == 0
-        if not due or self._seen >= self.num_samples or not trainer.is_global_zero:
+        if trainer.world_size > 1:  # each process draws its own of the first samples
+            loader: Any = trainer.val_dataloaders
+            self._seen = loader.batch_sampler.first_row(batch_idx)
+        if not due or self._seen >= self.num_samples or not counts(batch):
             return
         folder = self.folder / f"epoch_{trainer.current_epoch}"
         wanted = self.num_samples - self._seen
@@ -119,7 +123,8 @@ class BestWeights(Callback):
 class SeedEachBatch(Callback):
     """Seeds the sampling of z from the run's seed, the epoch and the batch.
 
-    The noise then depends neither on an interruption before nor on what loaders draw.
+    The noise then depends neither on an interruption before nor on what loaders draw. Processes
+    that train together are seeded alike: see ``SharedNoise``.
 
     Args:
         seed: of the run.
@@ -132,7 +137,7 @@ class SeedEachBatch(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed every device."""
-        place = [self.seed, trainer.current_epoch, batch_idx, trainer.global_rank]
+        place = [self.seed, trainer.current_epoch, batch_idx, 0]
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
 

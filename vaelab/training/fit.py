@@ -14,8 +14,10 @@ import numpy as np
 from lightning.pytorch.callbacks import Callback, Timer, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import distributed
 
 from vaelab.atomic import NoSpaceError
+from vaelab.data.batches import Share
 from vaelab.data.module import SplitDataModule
 from vaelab.errors import Interrupted, UserError
 from vaelab.models.vae import VAE
@@ -88,10 +90,9 @@ def fit(
     checkpoint, epoch = prepare_to_resume(folder, settings) if resume else (None, 0)
     _warn_of_a_long_ramp(annealing, settings)
     data.setup("fit")
-    train_samples = len(data.splits["train"])
     module = VAELitModule(
-        model, objective, annealing, optimizer, train_samples, hardware.is_channels_last,
-        data.augment,
+        model, objective, annealing, optimizer, len(data.splits["train"]), len(data.splits["val"]),
+        hardware.is_channels_last, data.augment,
     )  # fmt: skip
     best, last = checkpoint_callbacks(folder.checkpoints, settings.monitor)
     weights = BestWeights(folder.weights(settings.weights_name))
@@ -111,9 +112,11 @@ def fit(
             # A resumed run's own checkpoints; no other run's can be there.
             warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
             data.first_epoch = epoch
+            data.share = Share(trainer.global_rank, trainer.world_size)
             # weights_only: a checkpoint is data; one that carries code is refused.
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         weights.save(trainer)
+        trainer.strategy.barrier()  # the weights are there now, whoever reads them
     except (UserError, NoSpaceError) as error:
         raise UserError("; ".join([str(error), *last_good(folder)])) from error
     except (SIGTERMException, RuntimeError) as stop:
@@ -123,6 +126,10 @@ def fit(
         where = f"stopped by SIGTERM in epoch {trainer.current_epoch}"
         log.warning("%s", "; ".join([where, *last_good(folder)]))
         raise Interrupted(where) from stop
+    finally:
+        data.share = Share()
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()  # what comes next is done by one process
     assert best.best_model_score is not None
     result = float(best.best_model_score)
     log.info("best %s %.6g, weights in %s", settings.monitor, result, weights.path)

@@ -7,10 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.precision import MixedPrecision
 
 from vaelab.errors import UserError
+from vaelab.runs.processes import this_process
 from vaelab.training.parity import ParityCheck
 
 log = logging.getLogger(__name__)
@@ -26,9 +33,10 @@ class Hardware:
     Args:
         accelerator: "auto" picks CUDA, then MPS, then the CPU; a name that is not there falls
             back to the CPU and says so.
-        devices: how many, or "auto" for all.
+        devices: how many on each machine, a process each, or "auto": all cards, or one CPU.
+        num_nodes: machines; several are started by torchrun or srun.
         precision: "32-true", "16-mixed", "bf16-mixed", or "auto": 16-mixed on CUDA, else 32-true.
-        strategy: Lightning's name, such as "auto" or "ddp".
+        strategy: Lightning's name; "auto" is "ddp" where there are several processes.
         channels_last: keep images and weights channels-last in memory; "auto" does so on the CPU.
         grad_scale: initial scale of the gradients under 16-mixed. Gradients of a *sum* over
             millions of voxels overflow float16 at PyTorch's 65536 for many steps, and even at 1.
@@ -42,6 +50,7 @@ class Hardware:
 
     accelerator: str = "auto"
     devices: int | str = 1
+    num_nodes: int = 1
     precision: str = "auto"
     strategy: str = "auto"
     channels_last: bool | str = "auto"
@@ -56,6 +65,10 @@ class Hardware:
             )
         if self.precision not in PRECISIONS:
             raise UserError(f"hardware.precision={self.precision}: one of {', '.join(PRECISIONS)}")
+        if self.devices != "auto" and (not isinstance(self.devices, int) or self.devices < 1):
+            raise UserError(f"hardware.devices={self.devices}: a number from 1 on, or auto")
+        if self.num_nodes < 1:
+            raise UserError(f"hardware.num_nodes={self.num_nodes}: at least 1 is needed")
         if not self.grad_scale > 0:
             raise UserError(f"hardware.grad_scale={self.grad_scale}: must be above 0; try 0.0039")
         if self.growth_interval < 1:
@@ -82,6 +95,37 @@ class Hardware:
         if self.accelerator == "auto":
             return next(name for name, there in available.items() if there)
         return self.accelerator if available[self.accelerator] else "cpu"
+
+    def count_processes(self) -> int:
+        """Processes that train together, one for each device of each machine."""
+        kind, devices = self.resolve(), self.devices
+        if devices == "auto":
+            devices = torch.cuda.device_count() if kind == "cuda" else 1
+        return int(devices) * self.num_nodes
+
+    def check_processes(self, started: int) -> int:
+        """How many processes train together.
+
+        Args:
+            started: how many a launcher has started; 0 where there is none.
+
+        Raises:
+            UserError: for a number that has no effect, or that is not the one started.
+        """
+        kind, count = self.resolve(), self.count_processes()
+        asked = f"hardware.devices={self.devices} hardware.num_nodes={self.num_nodes}"
+        if count > 1 and kind == "mps":
+            raise UserError(f"{asked}: an Apple machine has one device; choose hardware.devices=1")
+        if kind == "cuda" and count // self.num_nodes > torch.cuda.device_count():
+            raise UserError(f"{asked}: this machine has {torch.cuda.device_count()} cards")
+        if started and started != count:
+            raise UserError(
+                f"{asked}: asks for {count} processes, and {started} were started; set "
+                "hardware.devices to the number on each machine, and hardware.num_nodes"
+            )
+        if self.num_nodes > 1 and not started:
+            raise UserError(f"{asked}: start a process for each device by torchrun or srun")
+        return count
 
     @property
     def is_channels_last(self) -> bool:
@@ -122,12 +166,31 @@ class Hardware:
             )
             plugins = [MixedPrecision("16-mixed", kind, scaler)]
         log.info("computing on %s in %s", kind, precision)
-        kwargs: dict[str, Any] = {
+        count = self.count_processes()
+        return {
             "accelerator": "gpu" if kind == "cuda" else kind,
-            "devices": self.devices if kind == "cuda" else 1,
-            "strategy": self.strategy if kind == "cuda" else "auto",
+            "devices": count // self.num_nodes,
+            "num_nodes": self.num_nodes,
+            "strategy": "ddp" if count > 1 and self.strategy == "auto" else self.strategy,
+            "sync_batchnorm": count > 1 and kind == "cuda",
+            "use_distributed_sampler": False,  # it repeats samples, which sums would count twice
+            "plugins": [*plugins, _cluster()],
+            **({} if plugins else {"precision": precision}),
         }
-        return kwargs | ({"plugins": plugins} if plugins else {"precision": precision})
+
+
+def _cluster() -> ClusterEnvironment:
+    """Who has started this process.
+
+    Without being told, Lightning takes any process in an allocation of SLURM for one of several,
+    warns of an ``srun`` that is there and not used, and requeues jobs beside their launcher.
+    """
+    launcher = this_process().launcher
+    if launcher == "torchrun":
+        return TorchElasticEnvironment()
+    if launcher == "srun":
+        return SLURMEnvironment(auto_requeue=False)
+    return LightningEnvironment()
 
 
 def _why_not(accelerator: str) -> str:

@@ -16,6 +16,7 @@ from vaelab.errors import UserError
 from vaelab.metrics.decomposition import kl_decomposition
 from vaelab.metrics.latent import active_units
 from vaelab.metrics.prior_match import mean_norm
+from vaelab.training.gather import counts, gathered
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,8 @@ class StepHealth(Callback):
         self._look(now=True)
         if _grad_scale(trainer) is not None:
             state = {"grad_scale": self._scale, "skipped_steps": float(self._skipped)}
-            pl_module.log_dict({f"train/{k}": v for k, v in state.items()}, logger=False)
+            entries = {f"train/{key}": value for key, value in state.items()}
+            pl_module.log_dict(entries, logger=False, sync_dist=True)
 
     def on_validation_batch_end(
         self,
@@ -208,12 +210,14 @@ class LatentHealth(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Keep the posteriors, a kilobyte a sample."""
+        if not counts(batch):
+            return
         posterior = torch.stack([outputs.output.mu, outputs.output.logvar])  # (2, B, z)
         self._posteriors.append(posterior.detach().float().cpu())
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Count the units that carry information about the sample."""
-        mu, logvar = torch.cat(self._posteriors, 1)
+        mu, logvar = torch.cat(gathered(trainer, self._posteriors), 1)
         if len(mu) < 2:  # a variance over samples needs two
             return
         active, units = active_units(mu), mu.shape[1]
@@ -224,7 +228,8 @@ class LatentHealth(Callback):
             "mutual_information": parts.mutual_information,
             "aggregate_mean_norm": mean_norm(mu),
         }
-        pl_module.log_dict({f"val/{key}": value for key, value in found.items()}, logger=False)
+        entries = {f"val/{key}": value for key, value in found.items()}
+        pl_module.log_dict(entries, logger=False, sync_dist=True)  # alike in all processes
         few = active == 0 or (active < self._most and active <= FEW_UNITS * units)
         self._most = max(active, self._most)
         # An untrained encoder tells nothing yet, nor does one that has not met its KL.

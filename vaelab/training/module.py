@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Literal, NamedTuple
 
 import lightning as L
+import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from vaelab.data.batches import FILLER
 from vaelab.models.vae import VAE
 from vaelab.objective.annealing import Annealing
 from vaelab.objective.contract import Objective, Step, evaluate
 from vaelab.training.layout import CHANNELS_LAST, to_channels_last
+from vaelab.training.noise import SharedNoise
 from vaelab.training.optimizer import OptimizerFactory
 
 
@@ -39,7 +43,8 @@ class VAELitModule(L.LightningModule):
         objective: what is minimised; the weights of an ``nn.Module`` are trained too.
         annealing: beta as a function of the epoch.
         optimizer: makes the steps; see ``vaelab.training.optimizer``.
-        train_samples: samples to learn from; see ``Step``.
+        train_samples: samples to learn from, over all processes; see ``Step``.
+        val_samples: samples to validate on, over all processes.
         channels_last: keep images and weights channels-last in memory, for speed.
         augment: random change of a training batch, (B, C, ...) → the same shape, or None.
     """
@@ -51,6 +56,7 @@ class VAELitModule(L.LightningModule):
         annealing: Annealing,
         optimizer: OptimizerFactory,
         train_samples: int,
+        val_samples: int,
         channels_last: bool = False,
         augment: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
@@ -59,7 +65,7 @@ class VAELitModule(L.LightningModule):
         self.objective = objective
         self.annealing = annealing
         self.optimizer = optimizer
-        self.train_samples = train_samples
+        self.samples = {"train": train_samples, "val": val_samples}
         self.channels_last = channels_last
         self.augment = augment
         if channels_last:
@@ -71,9 +77,22 @@ class VAELitModule(L.LightningModule):
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
         """What a batch costs at this epoch's beta; its terms are for the callbacks."""
-        sums = self._step(batch, "train").sums
+        trainer = self.trainer
+        with ExitStack() as stack:
+            if trainer.world_size > 1:
+                batches: Any = trainer.train_dataloader
+                rows = batches.batch_sampler.rows(batch_idx)
+                stack.enter_context(SharedNoise(rows))
+            sums = self._step(batch, "train").sums
         factor = self._steps_in_one()
-        return sums if factor == 1 else {**sums, "loss": factor * sums["loss"]}
+        if factor == 1:
+            return sums
+        loss = factor * sums["loss"]
+        if trainer.world_size > 1:
+            # Processes wait for the gradient of every weight, also of those that a small batch
+            # leaves idle, as in an ensemble with more members than samples.
+            loss = loss + 0.0 * torch.stack([w.sum() for w in self.parameters()]).sum()
+        return {**sums, "loss": loss}
 
     def validation_step(  # type: ignore[override]  # a NamedTuple passes through the loop
         self, batch: dict[str, Any], batch_idx: int
@@ -84,7 +103,7 @@ class VAELitModule(L.LightningModule):
     def step_of(self, stage: Literal["train", "val"]) -> Step:
         """Where training stands, as the objective sees it."""
         beta = self.annealing(self.current_epoch)
-        return Step(beta, self.current_epoch, self.train_samples, stage)
+        return Step(beta, self.current_epoch, self.samples["train"], stage)
 
     def _steps_in_one(self) -> int:
         """Batches whose gradients Lightning averages for one step of the optimiser.
@@ -97,6 +116,8 @@ class VAELitModule(L.LightningModule):
         return trainer.accumulate_grad_batches * trainer.world_size
 
     def _step(self, batch: dict[str, Any], stage: Literal["train", "val"]) -> StepOutput:
+        batch = dict(batch)
+        counted = 0.0 if batch.pop(FILLER, False) is not False else 1.0
         x: Tensor = batch["image"]
         if stage == "train" and self.augment is not None:
             x = self.augment(x)
@@ -105,28 +126,29 @@ class VAELitModule(L.LightningModule):
         step = self.step_of(stage)
         output = self(x)
         sums = evaluate(self.objective, {**batch, "image": x}, output, step)
-        self._log_sums(sums, stage, samples=x.shape[0], voxels=x.numel())
+        if not counted:  # of no sample: this process waits for the others
+            sums = {name: 0.0 * value for name, value in sums.items()}
+        self._log_sums(sums, stage, voxels=x[0].numel())
         self.log(
-            f"{stage}/beta", step.beta, on_step=False, on_epoch=True, batch_size=1, logger=False
-        )
+            f"{stage}/beta", step.beta, on_step=False, on_epoch=True, sync_dist=True, batch_size=1,
+            logger=False,
+        )  # fmt: skip
         return StepOutput(output, sums)
 
-    def _log_sums(self, sums: dict[str, Tensor], stage: str, samples: int, voxels: int) -> None:
-        exact = {f"{stage}/{name}": value.detach() for name, value in sums.items()}
+    def _log_sums(self, sums: dict[str, Tensor], stage: str, voxels: int) -> None:
+        entries = dict(sums)
         if stage == "val":
-            target = self.annealing.target
-            exact["val/neg_elbo"] = (sums["recon"] + target * sums["kl"]).detach()
+            entries["neg_elbo"] = sums["recon"] + self.annealing.target * sums["kl"]
+        # Means are sums too, each batch's part of them: an average of averages over batches or
+        # processes would weigh a short one too much.
+        samples = self.samples[stage]
+        entries["recon_per_voxel"] = sums["recon"] / (samples * voxels)
+        entries["kl_per_sample"] = sums["kl"] / samples
         # Lightning's default averages over batches; a sum has to be asked for, also over devices.
         self.log_dict(
-            exact, on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True,
-            batch_size=samples, logger=False,
-        )  # fmt: skip
-        # Means weigh a batch by its size, so that a short last batch does not count for more.
-        per_voxel = sums["recon"].detach() / voxels
-        per_sample = sums["kl"].detach() / samples
-        self.log_dict(
-            {f"{stage}/recon_per_voxel": per_voxel, f"{stage}/kl_per_sample": per_sample},
-            on_step=False, on_epoch=True, sync_dist=True, batch_size=samples, logger=False,
+            {f"{stage}/{name}": value.detach() for name, value in entries.items()},
+            on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True, batch_size=1,
+            logger=False,
         )  # fmt: skip
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

@@ -11,12 +11,12 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from vaelab.errors import UserError
 from vaelab.models.vae import VAE
 from vaelab.objective.contract import Objective, Step, evaluate
 from vaelab.training.module import VAELitModule
+from vaelab.training.noise import CPUNoise
 
 log = logging.getLogger(__name__)
 
@@ -123,27 +123,6 @@ def _autocast(x: Tensor, dtype: torch.dtype) -> torch.autocast:
     return torch.autocast(x.device.type, dtype=dtype if mixed else None, enabled=mixed)
 
 
-class _SameNoise(TorchFunctionMode):
-    """Draws noise on the CPU, from a seed: generators of different devices give different numbers.
-
-    Whatever a model calls for its noise, ``torch.randn`` or ``torch.randn_like``.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.generator = torch.Generator().manual_seed(0)
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        if func is torch.randn_like:
-            return torch.randn(args[0].shape, generator=self.generator).to(args[0])
-        if func is torch.randn:
-            drawn = torch.randn(*args, generator=self.generator)
-            return drawn.to((kwargs or {}).get("device") or "cpu")
-        return func(*args, **(kwargs or {}))
-
-
 def _moved(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     """A batch whose tensors are on a device, detached."""
     return {
@@ -160,7 +139,7 @@ def _compute(judged: Judged, batch: Mapping[str, Any], dtype: torch.dtype) -> di
         part.train()
         part.zero_grad(set_to_none=True)
     x = batch["image"]
-    with _autocast(x, dtype), _SameNoise():
+    with _autocast(x, dtype), CPUNoise(0):
         output = model(x)
         loss = evaluate(objective, batch, output, step)["loss"] * SCALE
     loss.backward()  # type: ignore[no-untyped-call]
@@ -200,7 +179,7 @@ def _outputs(model: VAE, x: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
 
     innermost = [(n, m) for n, m in model.named_modules() if not list(m.children())]
     handles = [module.register_forward_hook(keep(name)) for name, module in innermost]
-    with torch.no_grad(), _autocast(x, dtype), _SameNoise():
+    with torch.no_grad(), _autocast(x, dtype), CPUNoise(0):
         model(x)
     for handle in handles:
         handle.remove()

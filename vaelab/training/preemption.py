@@ -12,6 +12,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from vaelab.errors import Interrupted
+from vaelab.runs.processes import this_process
 
 
 class Preemption(Callback):
@@ -49,6 +50,9 @@ class Preemption(Callback):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
             return
+        process = this_process()
+        if process.launcher == "vaelab" and process.rank:
+            os.kill(os.getppid(), signal.SIGTERM)  # in training Lightning asks rank 0 alone
         self.received = True
         if not self._training:
             raise Interrupted("stopped by SIGTERM")
