@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    LSFEnvironment,
+    MPIEnvironment,
+    TorchElasticEnvironment,
+)
 from lightning.pytorch.plugins.precision import MixedPrecision
 
 from vaelab.errors import UserError
@@ -115,19 +124,35 @@ class Hardware:
         precision = self.resolve_precision()
         if self.precision not in ("auto", precision):
             log.warning("hardware.precision=16-mixed needs a GPU; using 32-true on the CPU")
-        plugins = []
+        plugins: list[Any] = _environment()
         if precision == "16-mixed":
             scaler = torch.amp.GradScaler(
                 kind, init_scale=self.grad_scale, growth_interval=self.growth_interval
             )
-            plugins = [MixedPrecision("16-mixed", kind, scaler)]
+            plugins.append(MixedPrecision("16-mixed", kind, scaler))
         log.info("computing on %s in %s", kind, precision)
         kwargs: dict[str, Any] = {
             "accelerator": "gpu" if kind == "cuda" else kind,
             "devices": self.devices if kind == "cuda" else 1,
             "strategy": self.strategy if kind == "cuda" else "auto",
         }
-        return kwargs | ({"plugins": plugins} if plugins else {"precision": precision})
+        if precision != "16-mixed":  # Lightning takes the plugin or the name, not both
+            kwargs["precision"] = precision
+        # Trainer.fit asks for SLURM in any environment, and warns where srun is only installed.
+        warnings.filterwarnings("ignore", message="The `srun` command is available")
+        return kwargs | {"plugins": plugins}
+
+
+def _environment() -> list[ClusterEnvironment]:
+    """Who has started the processes; empty where ``srun`` has, which Lightning sees by itself.
+
+    Lightning takes any allocation with several tasks for processes that srun has started, and
+    refuses or waits for the others. Only in a step of srun's are there really several.
+    """
+    if int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1:
+        return []
+    others = (TorchElasticEnvironment, LSFEnvironment, MPIEnvironment)  # in Lightning's order
+    return [next((kind() for kind in others if kind.detect()), LightningEnvironment())]
 
 
 def _why_not(accelerator: str) -> str:
