@@ -21,6 +21,10 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")])
 )
 
+# Threads that spin while they wait take the cores from other workers and processes; PyTorch reads
+# this when it is loaded, so it counts for processes that tests start.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # Networks this small gain nothing from a second thread and lose much on a busy machine.
 torch.set_num_threads(1)
 
@@ -56,6 +60,19 @@ TINY_XRAY = (
     "logging.progress_bar=false",
     "hardware=cpu",
 )
+
+MACHINE = ("browser", "faults", "launcher", "processes", "processors")
+"""Markers of tests that need a program or disturb a machine: ``python -m pytest -m machine``."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let one marker stand for all of ``MACHINE``; who asks for a browser needs one."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.browser)
+        if any(item.get_closest_marker(name) for name in MACHINE):
+            item.add_marker(pytest.mark.machine)
+
 
 Door = Callable[..., int]
 

@@ -476,7 +476,7 @@ def test_a_job_of_a_sweep_equals_the_same_run_alone(
     assert "alone" not in (last / "train.log").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.launcher
 @pytest.mark.parametrize(
     "launcher",
     [

@@ -92,11 +92,11 @@ def test_a_run_goes_on_with_another_number_of_processes(phantoms: str, tmp_path:
     one = trained(tmp_path / "one", phantoms, 1, 2)
     parts = trained(tmp_path / "parts", phantoms, 2, 1, "train.max_epochs=1")
     process = vaelab(
-        *CONFIG_DIR,
         f"resume={parts}",
         "train.max_epochs=2",
         "hardware=cpu",
         "dataset.batch_size=2",
+        *CONFIG_DIR,
     )
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
@@ -171,7 +171,7 @@ def test_sigterm_to_any_of_them_stops_all_in_order_and_the_run_goes_on(
     assert status is not None
     assert status.state == "interrupted"
     epochs = len(read_history(run / "logs" / "metrics.csv")["epoch"])
-    process = vaelab(*CONFIG_DIR, f"resume={run}", f"train.max_epochs={epochs + 1}")
+    process = vaelab(f"resume={run}", f"train.max_epochs={epochs + 1}", *CONFIG_DIR)
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
 

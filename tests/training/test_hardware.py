@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -33,6 +34,10 @@ def pretend(
     monkeypatch.setattr(torch.backends.mps, "is_built", lambda: mps or mps_built)
 
 
+def without_plugins(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in kwargs.items() if name != "plugins"}
+
+
 # --- choosing
 
 
@@ -58,7 +63,7 @@ def test_auto_on_a_plain_machine_is_the_cpu_without_a_warning(
     monkeypatch: pytest.MonkeyPatch, said: pytest.LogCaptureFixture
 ) -> None:
     pretend(monkeypatch)
-    assert Hardware().trainer_kwargs() == {
+    assert without_plugins(Hardware().trainer_kwargs()) == {
         "accelerator": "cpu", "devices": 1, "strategy": "auto", "precision": "32-true",
     }  # fmt: skip
     assert [record.message for record in said.records] == ["computing on cpu in 32-true"]
@@ -67,19 +72,48 @@ def test_auto_on_a_plain_machine_is_the_cpu_without_a_warning(
 def test_lightning_calls_cuda_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, cuda=True)
     hardware = Hardware("cuda", devices="auto", precision="bf16-mixed", strategy="ddp")
-    assert hardware.trainer_kwargs() == {
-        "accelerator": "gpu", "devices": "auto", "strategy": "ddp", "precision": "bf16-mixed",
+    assert without_plugins(hardware.trainer_kwargs()) == {
+        "accelerator": "gpu", "devices": "auto", "strategy": "auto", "precision": "bf16-mixed",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("accelerator", ["cpu", "mps"])
-def test_several_devices_and_ddp_are_for_cuda_only(
-    monkeypatch: pytest.MonkeyPatch, accelerator: str
+@pytest.mark.parametrize(("accelerator", "cards"), [("cpu", 0), ("cuda", 4)])
+def test_several_devices_are_several_processes_that_count_each_sample_once(
+    monkeypatch: pytest.MonkeyPatch, accelerator: str, cards: int
+) -> None:
+    pretend(monkeypatch, cuda=True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    hardware = Hardware(accelerator, devices=4)
+    assert hardware.check_processes(started=0) == 4
+    kwargs = hardware.trainer_kwargs()
+    assert (kwargs["devices"], kwargs["strategy"]) == (4, "ddp")
+    assert kwargs["use_distributed_sampler"] is False
+    assert kwargs["sync_batchnorm"] == (accelerator == "cuda")
+
+
+@pytest.mark.parametrize(
+    ("hardware", "started", "message"),
+    [
+        (Hardware("mps", devices=2), 0, "an Apple machine has one device"),
+        (Hardware("cuda", devices=3), 0, "this machine has 1 cards"),
+        (Hardware("cpu", devices=2), 3, "asks for 2 processes, and 3 were started"),
+        (Hardware("cpu"), 2, "asks for 1 processes, and 2 were started"),
+        (Hardware("cpu", num_nodes=2), 0, "by torchrun or srun"),
+    ],
+)
+def test_a_number_of_devices_that_has_no_effect_is_refused(
+    monkeypatch: pytest.MonkeyPatch, hardware: Hardware, started: int, message: str
 ) -> None:
     pretend(monkeypatch, cuda=True, mps=True)
-    kwargs = Hardware(accelerator, devices=4, strategy="ddp").trainer_kwargs()
-    assert kwargs["accelerator"] == accelerator
-    assert (kwargs["devices"], kwargs["strategy"]) == (1, "auto")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match=message):
+        hardware.check_processes(started)
+
+
+@pytest.mark.parametrize("value", [0, "two"])
+def test_devices_are_a_number_or_all(value: int | str) -> None:
+    with pytest.raises(UserError, match=f"hardware.devices={value}: a number from 1 on, or auto"):
+        Hardware(devices=value)
 
 
 @pytest.mark.parametrize(
@@ -172,8 +206,7 @@ def test_the_scale_of_gradients_starts_where_it_was_asked_to(
     pretend(monkeypatch, cuda=True, mps=True)
     kwargs = Hardware(accelerator, precision="16-mixed", grad_scale=0.25).trainer_kwargs()
     assert "precision" not in kwargs  # Lightning takes the plugin or the name, not both
-    (plugin,) = kwargs["plugins"]
-    assert isinstance(plugin, MixedPrecision)
+    (plugin,) = (each for each in kwargs["plugins"] if isinstance(each, MixedPrecision))
     assert (plugin.precision, plugin.device) == ("16-mixed", accelerator)
     assert plugin.scaler is not None
     assert plugin.scaler.get_scale() == 0.25

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,7 +102,7 @@ class Hardware:
         """Processes that train together, one for each device of each machine."""
         kind, devices = self.resolve(), self.devices
         if devices == "auto":
-            devices = torch.cuda.device_count() if kind == "cuda" else 1
+            devices = max(1, torch.cuda.device_count()) if kind == "cuda" else 1
         return int(devices) * self.num_nodes
 
     def check_processes(self, started: int) -> int:
@@ -159,37 +161,55 @@ class Hardware:
         precision = self.resolve_precision()
         if self.precision not in ("auto", precision):
             log.warning("hardware.precision=16-mixed needs a GPU; using 32-true on the CPU")
-        plugins = []
+        plugins: list[Any] = []
         if precision == "16-mixed":
             scaler = torch.amp.GradScaler(
                 kind, init_scale=self.grad_scale, growth_interval=self.growth_interval
             )
-            plugins = [MixedPrecision("16-mixed", kind, scaler)]
+            plugins.append(MixedPrecision("16-mixed", kind, scaler))
         log.info("computing on %s in %s", kind, precision)
-        count = self.count_processes()
-        return {
+        # Trainer.fit asks for SLURM in any environment, and warns where srun is only installed.
+        warnings.filterwarnings("ignore", message="The `srun` command is available")
+        kwargs: dict[str, Any] = {
             "accelerator": "gpu" if kind == "cuda" else kind,
-            "devices": count // self.num_nodes,
-            "num_nodes": self.num_nodes,
-            "strategy": "ddp" if count > 1 and self.strategy == "auto" else self.strategy,
-            "sync_batchnorm": count > 1 and kind == "cuda",
-            "use_distributed_sampler": False,  # it repeats samples, which sums would count twice
+            "devices": self.devices if kind == "cuda" or self.devices != "auto" else 1,
+            "strategy": "auto" if self.strategy == "ddp" else self.strategy,
             "plugins": [*plugins, _cluster()],
-            **({} if plugins else {"precision": precision}),
         }
+        if not plugins:  # Lightning takes the plugin or the name, not both
+            kwargs["precision"] = precision
+        if self.count_processes() > 1:
+            kwargs |= {
+                "num_nodes": self.num_nodes,
+                "strategy": "ddp" if self.strategy == "auto" else self.strategy,
+                "sync_batchnorm": kind == "cuda",
+                "use_distributed_sampler": False,  # it repeats samples: sums count them twice
+            }
+        return kwargs
 
 
 def _cluster() -> ClusterEnvironment:
     """Who has started this process.
 
     Without being told, Lightning takes any process in an allocation of SLURM for one of several,
-    warns of an ``srun`` that is there and not used, and requeues jobs beside their launcher.
+    warns of an ``srun`` that is there and not used, and requeues jobs beside their launcher. Of
+    processes that srun has started it refuses those of ``--ntasks``.
     """
     launcher = this_process().launcher
     if launcher == "torchrun":
         return TorchElasticEnvironment()
     if launcher == "srun":
-        return SLURMEnvironment(auto_requeue=False)
+        nodes = os.environ.get("SLURM_STEP_NODELIST", "127.0.0.1")
+        alone = os.environ.get("SLURM_STEP_NUM_NODES", "1") == "1"
+        first = "127.0.0.1" if alone else SLURMEnvironment.resolve_root_node_address(nodes)
+        for name, value in {
+            "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+            "NODE_RANK": os.environ["SLURM_NODEID"],
+            "MASTER_ADDR": first,
+            # Of the job, so that others on the same machines have another.
+            "MASTER_PORT": str(15_000 + int(os.environ["SLURM_JOB_ID"]) % 20_000),
+        }.items():
+            os.environ.setdefault(name, value)
     return LightningEnvironment()
 
 

@@ -18,3 +18,11 @@ def to_channels_last(model: nn.Module) -> None:
     for weight in model.parameters():
         if weight.dim() in CHANNELS_LAST:
             weight.data = weight.data.to(memory_format=CHANNELS_LAST[weight.dim()])
+
+
+def to_contiguous(model: nn.Module) -> None:
+    """Lay out all weights as PyTorch makes them, in place; values stay as they are."""
+    for weight in model.parameters():
+        # Not contiguous(): it leaves the channels-last strides of a weight of one channel, by
+        # which convolutions choose their layout.
+        weight.data = weight.data.clone(memory_format=torch.contiguous_format)

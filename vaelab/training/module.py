@@ -15,7 +15,7 @@ from vaelab.data.batches import FILLER
 from vaelab.models.vae import VAE
 from vaelab.objective.annealing import Annealing
 from vaelab.objective.contract import Objective, Step, evaluate
-from vaelab.training.layout import CHANNELS_LAST, to_channels_last
+from vaelab.training.layout import CHANNELS_LAST, to_channels_last, to_contiguous
 from vaelab.training.noise import SharedNoise
 from vaelab.training.optimizer import OptimizerFactory
 
@@ -150,6 +150,14 @@ class VAELitModule(L.LightningModule):
             on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True, batch_size=1,
             logger=False,
         )  # fmt: skip
+
+    def on_fit_end(self) -> None:
+        """Leave the weights in the layout of a network that is loaded from a file.
+
+        Layouts take different convolutions, which round differently: a run judged at the end of
+        its training would differ in the last bits from the same run judged later.
+        """
+        to_contiguous(self.model)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser of all weights, those of the objective among them."""

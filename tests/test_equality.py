@@ -1,0 +1,104 @@
+"""What is equal to the bit, and what within rounding.
+
+======================================================  =================================
+trained again, by the same machine, threads and          to the bit
+instruction set; in one go or stopped and resumed
+judged again, at the end of training or later            to the bit
+on another number of threads, or with another            within rounding: ``ROUNDING``
+instruction set, which cut sums into other parts
+======================================================  =================================
+
+A hash of the weights stands for the bits. Resuming is in ``test_end_to_end.py``, and after a kill
+in ``faults/test_resumed.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import TINY_XRAY, Door
+from .golden import STORED, SYSTEMS, curves
+
+# Measured on an AMD EPYC, from AVX-512 to SSE 4.1 and from one thread to two: sums of an epoch
+# differ by at most 3.8e-6 of their value; PSNR, MSE and SSIM, of which some are near 0, by at most
+# 2.2e-7 of 1. A tenth of these tolerances is for processors that were not there.
+ROUNDING = {"curves": {"rel": 4e-5, "abs": 0.0}, "reconstruction": {"rel": 4e-5, "abs": 2e-6}}
+
+NARROW = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}
+AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+
+
+def values(part: Any, place: str = "") -> Iterator[tuple[str, float]]:
+    """Name and value of every number in nested dicts and lists."""
+    if isinstance(part, (int, float)):
+        yield place, part
+    elif isinstance(part, (dict, list)):
+        for key, below in part.items() if isinstance(part, dict) else enumerate(part):
+            yield from values(below, f"{place}/{key}")
+
+
+def assert_equal_within_rounding(result: dict[str, Any], expected: dict[str, Any]) -> None:
+    for name, tolerance in ROUNDING.items():
+        assert dict(values(result[name])) == pytest.approx(
+            dict(values(expected[name])), **tolerance
+        )
+
+
+def in_a_process(threads: int, **variables: str) -> dict[str, Any]:
+    """Both systems' curves, computed with these settings of OpenMP, ATen and oneDNN."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)} | variables
+    ended = subprocess.run(
+        [sys.executable, "-m", "tests.golden"],
+        cwd=Path(__file__).parents[1], env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    result: dict[str, Any] = json.loads(ended.stdout)
+    return result
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_training_follows_the_stored_curve_and_repeats_it_to_the_bit(
+    system: str, door: Door, tmp_path: Path
+) -> None:
+    first, again = (tmp_path / name for name in ("first", "again"))
+    result = curves(system, first, door)
+    assert_equal_within_rounding(result, json.loads(STORED.read_text())[system])
+    assert curves(system, again, door) == result
+
+
+def test_a_run_is_judged_alike_to_the_bit_at_its_end_and_later(
+    door: Door, phantoms: str, tmp_path: Path
+) -> None:
+    """Training leaves weights channels-last, a file does not: convolutions round by layout."""
+    others = [f"~task.then.{name}" for name in ("report_card", "encode", "report")]
+    assert door(*TINY_XRAY, phantoms, *others, "train.max_epochs=1", "run_dir=it") == 0
+    at_the_end = (tmp_path / "it" / "metrics.json").read_text()
+    assert door("task=evaluate", "run_dir=it") == 0
+    assert (tmp_path / "it" / "metrics.json").read_text() == at_the_end
+
+
+@pytest.mark.processors
+def test_another_process_of_the_same_machine_gives_the_same_bits() -> None:
+    assert in_a_process(threads=1) == in_a_process(threads=1)
+
+
+@pytest.mark.processors
+@pytest.mark.parametrize(
+    ("threads", "variables"),
+    [(2, {}), (1, AVX2), (1, NARROW), (2, NARROW)],
+    ids=["two threads", "AVX2", "SSE 4.1", "SSE 4.1, two threads"],
+)
+def test_threads_and_instruction_sets_change_no_more_than_rounding(
+    threads: int, variables: dict[str, str]
+) -> None:
+    stored = json.loads(STORED.read_text())
+    for system, result in in_a_process(threads, **variables).items():
+        assert_equal_within_rounding(result, stored[system])
