@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from hypothesis import settings
 
 from vaelab import run
 
@@ -20,6 +21,10 @@ from vaelab import run
 os.environ["PYTHONPATH"] = os.pathsep.join(
     filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")])
 )
+
+# The same examples every time, however busy the machine is.
+settings.register_profile("vaelab", deadline=None, derandomize=True, database=None)
+settings.load_profile("vaelab")
 
 # Networks this small gain nothing from a second thread and lose much on a busy machine.
 torch.set_num_threads(1)

@@ -23,7 +23,7 @@ from vaelab.cli.config_files import config_folders
 from vaelab.cli.declarations import needed_parts, task_by_name, task_class
 from vaelab.cli.parts import build, check_parts, resolve
 from vaelab.errors import UserError
-from vaelab.runs.config_difference import deciding, differences, rerooted
+from vaelab.runs.differences import deciding, differences, rerooted
 from vaelab.runs.folder import CONFIG, RunFolder
 from vaelab.runs.status import SWEEP, Refused
 

@@ -35,7 +35,7 @@ from omegaconf import DictConfig, OmegaConf
 from vaelab.atomic import replacing, write_json
 from vaelab.cli.sweep_jobs import check_jobs
 from vaelab.errors import EXIT_INTERRUPTED, UserError
-from vaelab.runs.config_difference import deciding, differences
+from vaelab.runs.differences import deciding, differences
 from vaelab.runs.status import SWEEP, read_status
 
 log = logging.getLogger(__name__)
