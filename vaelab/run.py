@@ -41,8 +41,8 @@ def _run(arguments: list[str]) -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from vaelab.cli.arguments import arguments_for
     from vaelab.cli.job import job
-    from vaelab.cli.run_config import arguments_for
     from vaelab.cli.sweep import KEYBOARD_INTERRUPT, SweepRecord, close_sweep
 
     try:

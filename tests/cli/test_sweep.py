@@ -291,9 +291,9 @@ def test_jobs_that_cannot_be_run_are_listed_before_the_first_begins(
     told = capfd.readouterr().err
     assert "3 of 4 jobs cannot be run, and none has begun" in told
     assert "\n  - model=resnet3d_vae train.max_epochs=many: train.max_epochs=many: " in told
-    for epochs in ("2", "many"):
-        job = f"model=monai_vae train.max_epochs={epochs}"
-        assert f"\n  - {job}: model.depth=3: MonaiVAE takes only" in told
+    assert "\n  - model=monai_vae train.max_epochs=many: train.max_epochs=many: " in told
+    job = "model=monai_vae train.max_epochs=2"
+    assert f"\n  - {job}: model.depth=3: MonaiVAE takes only" in told
     assert "Traceback" not in told
     assert not work
     assert not Path("multirun_sweeps").exists()

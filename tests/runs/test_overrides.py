@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from vaelab.runs.overrides import leaves, literal, overrides, quoted, unquoted
+from vaelab.runs.overrides import leaves, literal, overrides, quoted, unlisted, unquoted
 
 # Any character that an argument of a process can hold, with those that a grammar may mind often.
 CHARACTERS = st.one_of(
@@ -110,3 +110,8 @@ def test_leaves_are_named_by_their_path():
         "x.a.c": {},
         "x.d": [2],
     }
+
+
+@given(st.lists(STRINGS.filter(lambda text: "${" not in text)))
+def test_a_list_of_strings_is_read_without_hydra_too(texts: list[str]):
+    assert unlisted(literal(texts)) == texts

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _PLAIN = re.compile(
     r"(?!(?:null|true|false|inf|nan)$)[A-Za-z_/][\w/.\-]*", re.ASCII | re.IGNORECASE
 )
 """Strings that need no quotes."""
+
+QUOTED = r"""'(?:\\.|[^\\'])*'|"(?:\\.|[^\\"])*\""""
+"""Pattern of a string in quotes."""
 
 _KEY_SPECIAL = re.compile(r"[\\()\[\]{}:=, \t]")
 _KEY_FORBIDDEN = re.compile(r"[^\w/\-\\+.$%*@?|()\[\]{}:=, \t]", re.ASCII)
@@ -33,12 +36,17 @@ def literal(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return value if _PLAIN.fullmatch(value) else quoted(value)
+        return value if is_plain(value) else quoted(value)
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{_key(key)}:{literal(value[key])}" for key in value) + "}"
     if isinstance(value, (list, tuple)):
         return "[" + ",".join(map(literal, value)) + "]"
     return str(value)
+
+
+def is_plain(text: str) -> bool:
+    """Whether a string means itself without quotes."""
+    return _PLAIN.fullmatch(text) is not None
 
 
 def quoted(text: str, interpolations: bool = False) -> str:
@@ -65,7 +73,7 @@ def unquoted(text: str) -> str | None:
     The inverse of ``quoted(..., interpolations=True)``.
     """
     mark = text[:1]
-    if mark not in ("'", '"') or not re.fullmatch(rf"{mark}(\\.|[^\\{mark}])*{mark}", text, re.S):
+    if not re.fullmatch(QUOTED, text, re.DOTALL):
         return None
 
     def half(match: re.Match[str]) -> str:
@@ -93,9 +101,15 @@ def leaves(values: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any
             yield f"{path}{key}", value
 
 
-def keys_of(arguments: Iterable[str]) -> dict[str, str]:
-    """Key → value as text, of the arguments that are ``key=value``; the last one counts."""
-    return dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+def unlisted(text: str) -> list[str]:
+    """The strings of a list as ``literal`` writes it, or as a user does; nothing nested.
+
+    >>> unlisted("[/data/a, 'b, (c)']")
+    ['/data/a', 'b, (c)']
+    """
+    inner = text.strip().removeprefix("[").removesuffix("]")
+    found = [match.strip() for match in re.findall(rf"(?:{QUOTED}|[^,])+", inner)]
+    return [part if (plain := unquoted(part)) is None else plain for part in found if part]
 
 
 def _key(key: Any) -> str:

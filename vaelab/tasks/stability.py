@@ -31,6 +31,7 @@ from vaelab.metrics.bootstrap import interval, patient_weights
 from vaelab.metrics.reliability import same_patient_auroc, space_icc
 from vaelab.metrics.verdict import overall, verdict
 from vaelab.report.canvas import save_figure
+from vaelab.runs.paths import PathText
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class Stability(Task):
 
     def __init__(
         self,
-        runs: Sequence[str] = (),
+        runs: Sequence[PathText] = (),
         seeds: Sequence[int] = (),
         subjects: str = "all",
         neighbours: int = 5,
