@@ -50,7 +50,7 @@ def parse(argument: str) -> Override:
 def typed(argument: str, sweep: bool = False) -> Override:
     """The override that an argument becomes."""
     (ready,) = as_typed([argument], [CONF], sweep)
-    # Processes that Lightning starts, and a sweep's jobs, take the arguments as they have become.
+    # A sweep's jobs take the arguments as they have become.
     assert as_typed([ready], [CONF], sweep) == [ready]
     return parse(ready)
 
@@ -121,10 +121,6 @@ def test_a_sweep_over_paths_is_written_in_hydras_grammar(tmp_path: Path):
 )
 def test_other_keys_are_left_to_hydra(argument: str):
     assert as_typed([argument], [CONF]) == [argument]
-
-
-def test_lightnings_way_of_naming_the_run_folder_is_understood():
-    assert typed('hydra.run.dir="a "b" (1)"').value() == 'a "b" (1)'
 
 
 @given(PATHS)

@@ -74,8 +74,6 @@ def _as_typed(
     key = prefixed.lstrip("+")
     if not equals or value in ("", "null") or is_plain(value) or unquoted(value) is not None:
         return argument
-    if key == "hydra.run.dir" and re.fullmatch('".*"', value, re.DOTALL):
-        value = value[1:-1]  # Lightning's, for the processes that it starts: not escaped
     several = _several(key, value, chosen, folders)
     if several is None or (several and _is_list(value)) or (sweep and _SWEEP.fullmatch(value)):
         return argument
