@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
+from hypothesis import settings
 
 from vaelab import run
 
@@ -24,6 +25,10 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 # Threads that spin while they wait take the cores from other workers and processes; PyTorch reads
 # this when it is loaded, so it counts for processes that tests start.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# The same examples every time, however busy the machine is.
+settings.register_profile("vaelab", deadline=None, derandomize=True, database=None)
+settings.load_profile("vaelab")
 
 # Networks this small gain nothing from a second thread and lose much on a busy machine.
 torch.set_num_threads(1)

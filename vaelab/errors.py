@@ -9,8 +9,11 @@ class UserError(ValueError):
     """
 
 
-class Interrupted(Exception):  # noqa: N818  # it is no error: the run can go on
+class Interrupted(BaseException):  # it is no error: the run can go on
     """A run was asked to stop (SIGTERM), has saved itself, and can be resumed.
+
+    As ``KeyboardInterrupt``, it is no ``Exception``: it may come anywhere, and nobody who expects
+    that something may fail there should take it for that.
 
     ``vaelab.run`` says how to go on and exits with ``EXIT_INTERRUPTED``.
     """

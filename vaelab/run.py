@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from vaelab.cli.config_files import CONF
 from vaelab.cli.help import help_text
+from vaelab.cli.process import ended_by_sigterm, open_standard_streams
 from vaelab.errors import UserError
 from vaelab.runs.processes import announce, this_process
 
@@ -21,19 +22,21 @@ FULL = "HYDRA_FULL_ERROR"
 
 def main() -> None:
     """Entry point of the command line."""
+    open_standard_streams()
     arguments = sys.argv[1:]
-    if "--help" in arguments or "-h" in arguments:
-        print(help_text(CONF, arguments))  # noqa: T201
-        return
-    process = this_process()
-    if process.rank or process.launcher == "vaelab":
-        from vaelab.cli.rank import train_as_rank
+    with ended_by_sigterm():
+        if "--help" in arguments or "-h" in arguments:
+            print(help_text(CONF, arguments))  # noqa: T201
+            return
+        process = this_process()
+        if process.rank or process.launcher == "vaelab":
+            from vaelab.cli.rank import train_as_rank
 
-        sys.exit(train_as_rank(process))
-    try:
-        _run(arguments)
-    finally:
-        announce(None)  # to those who wait for a run to train, where there is none
+            sys.exit(train_as_rank(process))
+        try:
+            _run(arguments)
+        finally:
+            announce(None)  # to those who wait for a run to train, where there is none
 
 
 def _run(arguments: list[str]) -> None:
@@ -41,9 +44,10 @@ def _run(arguments: list[str]) -> None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from vaelab.cli.arguments import arguments_for
     from vaelab.cli.job import job
-    from vaelab.cli.run_config import arguments_for
-    from vaelab.cli.sweep import KEYBOARD_INTERRUPT, SweepRecord, close_sweep
+    from vaelab.cli.sweep import SweepRecord, close_sweep
+    from vaelab.cli.sweep_table import KEYBOARD_INTERRUPT
 
     try:
         sys.argv[1:] = arguments_for(arguments)

@@ -10,7 +10,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from vaelab.errors import UserError
-from vaelab.latents.seed_runs import is_done, overrides, runs_in
+from vaelab.latents.seed_runs import arguments_of_seed, is_done, trained_runs
 
 CONFIG: dict[str, Any] = {
     "run_dir": "/runs/a",
@@ -44,7 +44,7 @@ def parsed(arguments: list[str]) -> dict[str, Any]:
 
 
 def test_every_value_arrives_at_the_door_as_it_was_saved() -> None:
-    found = parsed(overrides(CONFIG, Path("/runs/a"), Path("/runs/a/seeds/seed_5"), 5))
+    found = parsed(arguments_of_seed(CONFIG, Path("/runs/a"), Path("/runs/a/seeds/seed_5"), 5))
     for key in ("root_dir", "roi_size", "align_to", "with_seg", "patient_pattern"):
         assert found[f"dataset.{key}"] == CONFIG["dataset"][key]
     assert found["dataset.phantoms.voxel_size"] == 6.0
@@ -54,7 +54,7 @@ def test_every_value_arrives_at_the_door_as_it_was_saved() -> None:
 
 
 def test_the_seed_and_the_folder_change_and_the_split_and_the_cache_do_not() -> None:
-    arguments = overrides(CONFIG, Path("/runs/a"), Path("/runs/a/seeds/seed_5"), 5)
+    arguments = arguments_of_seed(CONFIG, Path("/runs/a"), Path("/runs/a/seeds/seed_5"), 5)
     found = parsed(arguments)
     assert found["train.seed"] == found["dataset.seed"] == 5
     assert found["run_dir"] == "/runs/a/seeds/seed_5"
@@ -73,16 +73,18 @@ def trained(folder: Path) -> Path:
 def test_runs_are_named_alone_or_by_the_folder_that_holds_them(tmp_path: Path) -> None:
     one, two = trained(tmp_path / "sweep" / "1"), trained(tmp_path / "sweep" / "2")
     (tmp_path / "sweep" / "cache").mkdir()
-    assert runs_in([str(tmp_path / "sweep")], "vae_best.pth") == [one, two]
-    assert runs_in([str(two)], "vae_best.pth") == [two]
+    assert trained_runs([str(tmp_path / "sweep")], "vae_best.pth") == [one, two]
+    assert trained_runs([str(two)], "vae_best.pth") == [two]
     trained(two / "seeds" / "seed_5")
-    assert runs_in([str(two)], "vae_best.pth") == [two]  # what a run holds is not taken with it
+    assert trained_runs([str(two)], "vae_best.pth") == [
+        two
+    ]  # what a run holds is not taken with it
 
 
 def test_a_run_without_the_weights_is_refused(tmp_path: Path) -> None:
     trained(tmp_path / "run")
     with pytest.raises(UserError, match=r"task\.runs=.*with checkpoints/other\.pth"):
-        runs_in([str(tmp_path / "run")], "other.pth")
+        trained_runs([str(tmp_path / "run")], "other.pth")
 
 
 @pytest.mark.parametrize(("state", "done"), [("done", True), ("failed", False), (None, False)])

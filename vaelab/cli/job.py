@@ -21,7 +21,8 @@ from vaelab.atomic import NoSpaceError
 from vaelab.cli.declarations import task_class
 from vaelab.cli.rank import train_as_rank
 from vaelab.cli.run_config import RunConfig, owns
-from vaelab.cli.sweep import KEYBOARD_INTERRUPT, Attempt, Outcome, SweepRecord
+from vaelab.cli.sweep import SweepRecord
+from vaelab.cli.sweep_table import KEYBOARD_INTERRUPT, Attempt, Outcome
 from vaelab.errors import EXIT_INTERRUPTED, Interrupted, UserError
 from vaelab.runs.folder import RunFolder
 from vaelab.runs.processes import this_process
@@ -34,12 +35,10 @@ def carry_out(config: RunConfig) -> Any:
     """Seed, build, hand over. Returns what the task returns."""
     import lightning as L  # seconds, and not needed for --help
 
-    from vaelab.training.preemption import Preemption
-
     _quieten_lightning()
     L.seed_everything(int(config.values.train.seed), workers=True, verbose=False)
     task, run = config.build()
-    with _keyboard_interrupts(), Preemption():
+    with _keyboard_interrupts():
         result = task(run)
     if this_process().launcher != "vaelab":
         log.info("everything is in %s", run.folder)
@@ -90,13 +89,14 @@ def job(cfg: DictConfig) -> Any:
         if attempt is not None:
             attempt.record(Outcome("running"))
         result, outcome = _in_folder(cfg, run_dir, in_sweep=attempt is not None)
-    except (Exception, KeyboardInterrupt) as error:
+    except (Exception, Interrupted, KeyboardInterrupt) as error:
         outcome = _told(error, run_dir, cfg)
     if attempt is not None:
         attempt.record(outcome)
         if outcome.state == "interrupted" and SweepRecord.open is not None:
             sys.exit(outcome.code)  # at once: composing the other jobs takes time
         return float("nan") if outcome.value is None else outcome.value
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # it would say that nothing has begun
     if outcome.code:
         sys.exit(outcome.code)
     return result
@@ -104,6 +104,14 @@ def job(cfg: DictConfig) -> Any:
 
 def _in_folder(cfg: DictConfig, run_dir: Path, in_sweep: bool) -> tuple[Any, Outcome]:
     """Run, with ``status.json`` and the folder's lock kept; skip what a sweep has done before."""
+    from vaelab.training.preemption import Preemption
+
+    task_class(cfg.task)  # imports almost everything, before SIGTERM becomes an exception
+    with Preemption():
+        return _own_or_visit(cfg, run_dir, in_sweep)
+
+
+def _own_or_visit(cfg: DictConfig, run_dir: Path, in_sweep: bool) -> tuple[Any, Outcome]:
     if not owns(cfg, run_dir):
         return carry_out(RunConfig.of(cfg)), Outcome("done")
     with locked(run_dir):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -13,7 +14,9 @@ from omegaconf.errors import InterpolationKeyError
 
 from vaelab.cli.declarations import needed_parts
 from vaelab.cli.targets import check_targets, parameters, type_hints
+from vaelab.cli.typed_paths import is_named_as_path
 from vaelab.errors import UserError
+from vaelab.runs.paths import is_path
 
 
 def resolve(cfg: DictConfig) -> DictConfig:
@@ -25,19 +28,36 @@ def resolve(cfg: DictConfig) -> DictConfig:
     try:
         values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except InterpolationKeyError as error:
-        choices = HydraConfig.get().runtime.choices
-        raise UserError(
-            f"{error.full_key}: {str(error).splitlines()[0]}: model={choices['model']} and "
-            f"dataset={choices['dataset']} do not fit together; model=resnet3d_vae is for volumes, "
-            "model=conv2d_vae for images"
-        ) from error
+        raise UserError(_unresolved(error)) from error
     resolved = OmegaConf.create(values)
     assert isinstance(resolved, DictConfig)
-    for key in ("root_dir", "cache_dir"):
-        value = resolved.dataset.get(key)
-        if value is not None:
-            resolved.dataset[key] = os.path.abspath(os.path.expanduser(str(value)))
+    for key, value in resolved.dataset.items():
+        if isinstance(value, str) and is_named_as_path(str(key)):
+            resolved.dataset[key] = os.path.abspath(os.path.expanduser(value))
     return resolved
+
+
+def _unresolved(error: InterpolationKeyError) -> str:
+    """Why an interpolation leads nowhere, and what to do."""
+    assert error.parent_node is not None
+    raw = OmegaConf.to_container(error.parent_node, resolve=False)
+    text = str(raw[error.key])  # type: ignore[index, call-overload, unused-ignore]
+    variable = re.search(r"\$\{([A-Z_][A-Z0-9_]*)\}", text)
+    if variable:
+        name = variable[1]
+        home = "~, or " if name == "HOME" else ""
+        return (
+            f"{error.full_key}={text}: there is no key {name}; for the environment variable write "
+            f"{home}double quotes, in which the shell puts its value, or ${{oc.env:{name}}}"
+        )
+    choices = HydraConfig.get().runtime.choices
+    reason = f"{error.full_key}={text}: {str(error).splitlines()[0]}"
+    if "${dataset." not in text:
+        return reason
+    return (
+        f"{reason}: model={choices['model']} and dataset={choices['dataset']} do not fit "
+        "together; model=resnet3d_vae is for volumes, model=conv2d_vae for images"
+    )
 
 
 def check_parts(values: DictConfig) -> None:
@@ -78,6 +98,8 @@ def _check_types(node: Any, path: str) -> None:
                 continue  # a type of our own: null, or an object that is built elsewhere
             except ValidationError as error:
                 reasons = "; ".join(detail["msg"] for detail in error.errors())
+                if is_path(hints[key]) and isinstance(plain, (int, float)):
+                    reasons = f"is read as a number or a truth value; write ./{plain}"
                 raise UserError(f"{where}={plain}: {reasons}") from None
 
 

@@ -44,8 +44,10 @@ def train_as_rank(process: Process) -> int:
 def _train(folder: RunFolder) -> float:
     from vaelab.cli.job import carry_out
     from vaelab.cli.run_config import RunConfig
+    from vaelab.training.preemption import Preemption
 
-    return float(carry_out(RunConfig.load(folder.path)))
+    with Preemption():
+        return float(carry_out(RunConfig.load(folder.path)))
 
 
 def _speak(folder: RunFolder, aloud: bool) -> None:

@@ -7,115 +7,26 @@ names changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab.atomic import replacing
-from vaelab.cli.config_files import config_folders
-from vaelab.cli.declarations import needed_parts, task_by_name, task_class
+from vaelab.cli.declarations import needed_parts, task_class
 from vaelab.cli.parts import build, check_parts, resolve
 from vaelab.errors import UserError
-from vaelab.runs.config_difference import deciding, differences, rerooted
+from vaelab.runs.differences import deciding, differences, rerooted
 from vaelab.runs.folder import CONFIG, RunFolder
-from vaelab.runs.status import SWEEP, Refused
+from vaelab.runs.status import Refused
 
-# Paths on the command line, meant as typed: Hydra would take a comma for a sweep and "=" for a
-# mistake, and folders of jobs are named with both.
-PATHS = ("resume", "run_dir", "task.runs", "task.inputs")
 if TYPE_CHECKING:
     from vaelab.assembly import Run, Task
-
-LAUNCHERS = {
-    "hydra/launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "parallel"),
-    "hydra/launcher=submitit_local": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
-    "hydra/launcher=submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
-}
-
-
-def arguments_for(arguments: Sequence[str]) -> list[str]:
-    """Command-line arguments, completed.
-
-    None at all mean the demo. Where an existing run is named, its choices are put in front:
-    ``resume=<folder>`` and ``run_dir=<folder>`` name one. The choices are needed before Hydra
-    composes, so that keys of the run's own dataset and model can be overridden.
-
-    Raises:
-        UserError: when the folder that is named is not a run, or a sweep is asked to use one.
-    """
-    if not arguments:
-        return ["experiment=demo"]
-    _check_launcher(arguments)
-    folders = config_folders(arguments)
-    # Hydra's own parser refuses a flag between two keys.
-    arguments = sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
-    named = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    arguments = [_as_typed(argument) for argument in arguments]
-    resume, run_dir = named.get("resume"), named.get("run_dir")
-    if resume in (None, "null") and run_dir is None:
-        return [*_name_of_folder(named, folders), *arguments]
-    if "-m" in arguments or "--multirun" in arguments:
-        key = "run_dir" if resume in (None, "null") else "resume"
-        raise UserError(
-            f"{key}={named[key]}: not with -m; a sweep finds its own folders, and the same command "
-            "goes on where it was cut off (hydra.sweep.dir=<folder> chooses the sweep's)"
-        )
-    if resume not in (None, "null"):
-        run_dir = resume
-        arguments = [*arguments, _as_typed(f"run_dir={resume}")]
-    assert run_dir is not None
-    saved = Path(run_dir) / CONFIG
-    if not saved.is_file():
-        task = task_by_name(named.get("task", "train"), folders)
-        if resume in (None, "null") and (task is None or not task.needs_trained_run):
-            return list(arguments)  # a new run, in a folder that the user has chosen
-        key = "run_dir" if resume in (None, "null") else "resume"
-        if (Path(run_dir) / SWEEP).is_file():
-            raise UserError(
-                f"{key}={run_dir}: a sweep, not a run; name one of the runs in it. A sweep itself "
-                "goes on when its command is run again"
-            )
-        raise UserError(
-            f"{key}={run_dir}: not a run folder, it has no {CONFIG}; "
-            "runs are in outputs/ and multirun_sweeps/"
-        )
-    if "experiment" in named:
-        raise UserError(
-            f"experiment={named['experiment']}: a run keeps its own config; leave the key out"
-        )
-    choices = OmegaConf.load(saved).choices
-    # What is done in the folder of a run is chosen anew, unless its own task goes on.
-    kept = set(choices) - set(named) - ({"task"} if resume in (None, "null") else set())
-    return [*(f"{group}={choices[group]}" for group in choices if group in kept), *arguments]
-
-
-def _name_of_folder(named: Mapping[str, str], folders: Sequence[Path]) -> list[str]:
-    """A task that looks at no dataset has a run folder that is named after the task."""
-    if "task" not in named or "name" in named:
-        return []
-    task = task_by_name(named["task"], folders)
-    return [] if task is None or "dataset" in task.parts else [f"name={named['task']}"]
-
-
-def _as_typed(argument: str) -> str:
-    key, _, value = argument.partition("=")
-    if key not in PATHS or value in ("", "null") or value[0] in "'\"[":
-        return argument
-    return f"{key}={QuotedString(value, Quote.single).with_quotes()}"
-
-
-def _check_launcher(arguments: Sequence[str]) -> None:
-    for argument in arguments:
-        package, extra = LAUNCHERS.get(argument, ("hydra", ""))
-        if find_spec(package.split(".")[0]) is None or find_spec(package) is None:
-            raise UserError(f"{argument}: not installed; pip install 'vaelab[{extra}]'")
 
 
 @dataclass(frozen=True)
@@ -153,6 +64,7 @@ class RunConfig:
             raise UserError(f"resume={cfg.resume}: {task.__name__} cannot be resumed")
         owner = owns(cfg, run_dir)
         resolved = resolve(cfg)
+        _note_origin(resolved)
         if saved.is_file() and in_sweep:
             _refuse_another(OmegaConf.load(saved), resolved)
             resolved.resume = str(run_dir) if task.resumable else None
@@ -166,6 +78,7 @@ class RunConfig:
             resolved = _with_overrides(_as_moved(saved), cfg, resolved, overrides)
             resolved.run_dir = str(run_dir)
             resolved.resume = cfg.resume
+            resolved.config_dirs = _config_dirs()
         return RunConfig(resolved, owner)
 
     @staticmethod
@@ -209,6 +122,30 @@ def owns(cfg: DictConfig, run_dir: Path) -> bool:
     return task_class(cfg.task).resumable or in_sweep or not (run_dir / CONFIG).is_file()
 
 
+def _note_origin(values: DictConfig) -> None:
+    """Write into a config what Hydra alone knows: options chosen as lists, and where they lie."""
+    values.config_dirs = _config_dirs()
+    unnamed = [group for group, option in values.choices.items() if option is None]
+    if unnamed:
+        hydra_config = HydraConfig.get()
+        overrides = [*hydra_config.overrides.hydra, *hydra_config.overrides.task]
+        loader = GlobalHydra.instance().config_loader()
+        name = hydra_config.job.config_name
+        chosen = loader.compute_defaults_list(name, overrides, RunMode.RUN).overrides
+        for group in unnamed:  # logger=[csv,mlflow]: not among hydra.runtime.choices
+            values.choices[group] = chosen.override_choices.get(group)
+
+
+def _config_dirs() -> list[str]:
+    """Folders and packages of config files other than vaelab's own."""
+    sources = HydraConfig.get().runtime.config_sources
+    return [
+        source.path if source.schema == "file" else f"{source.schema}://{source.path}"
+        for source in sources
+        if source.provider not in ("hydra", "main", "schema")
+    ]
+
+
 def _share_cache(cfg: DictConfig) -> None:
     """Jobs of a sweep preprocess once: ``<sweep>/cache``, unless the user has chosen a folder."""
     raw = OmegaConf.to_container(cfg.dataset, resolve=False)
@@ -246,7 +183,7 @@ def _with_overrides(
     """A saved config with what the command line names, and what follows from that, changed."""
     assert isinstance(saved, DictConfig)
     for override in overrides:
-        key = override.lstrip("+~").split("=", 1)[0]
+        key = override.lstrip("+~").split("=", 1)[0].rpartition("@")[2]
         if key in ("run_dir", "resume"):
             continue
         if key in saved.choices and saved.choices[key] == resolved.choices[key]:

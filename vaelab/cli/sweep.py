@@ -3,49 +3,40 @@
 The folder of a sweep is named by what all its jobs share, that of a job by what sets it apart.
 So the same command finds its jobs again, whatever ended it: what is done is skipped, what was cut
 off goes on, what failed is tried again, what is new is added.
-
-Jobs may run in other processes and on other machines (see Hydra's launchers). Hence what they
-tell each other lies in files: ``<sweep>/.attempts/<attempt>/<job>.json``.
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import logging
-import os
 import re
-import shutil
+import signal
 import sys
 import uuid
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from urllib.parse import quote
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.experimental.callback import Callback
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from vaelab.atomic import replacing, write_json
+from vaelab.atomic import replacing
 from vaelab.cli.sweep_jobs import check_jobs
+from vaelab.cli.sweep_table import Attempt, conclude
 from vaelab.errors import EXIT_INTERRUPTED, UserError
-from vaelab.runs.config_difference import deciding, differences
+from vaelab.runs.differences import deciding, differences
+from vaelab.runs.overrides import overrides
 from vaelab.runs.status import SWEEP, read_status
 
 log = logging.getLogger(__name__)
 
-TABLE = "sweep.csv"
 FOLDER = "multirun_sweeps"
 ON_ERROR = ("continue", "stop")
 LONGEST_NAME = 120
-KEYBOARD_INTERRUPT = 130
-"""128 + SIGINT, as a shell would say it."""
 
 
 # --- Names ------------------------------------------------------------------------------------
@@ -96,78 +87,6 @@ def base_config(config: DictConfig, swept: Iterable[str]) -> dict[str, Any]:
     return deciding({str(key): value for key, value in with_hydra.items()}, tuple(paths))
 
 
-# --- One attempt at a sweep -------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one job of one attempt ended.
-
-    Args:
-        state: "running", "done", "skipped", "failed", "refused", "interrupted" or "not run".
-        value: what the job returned.
-        error: why, if it did not.
-        code: exit status that the job alone would have had.
-    """
-
-    state: str
-    value: float | None = None
-    error: str = ""
-    code: int = 0
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """One run of a sweep's command, as its jobs see it."""
-
-    folder: Path
-    id: str
-    on_error: str
-
-    @staticmethod
-    def current() -> Attempt | None:
-        """The attempt that the running job belongs to; None outside of a sweep."""
-        hydra_config = HydraConfig.get()
-        if hydra_config.mode != RunMode.MULTIRUN:
-            return None
-        callback = hydra_config.callbacks["sweep"]
-        return Attempt(Path(hydra_config.sweep.dir), callback.attempt, callback.on_error)
-
-    @property
-    def outcomes(self) -> Path:
-        """Folder of one JSON file per job that has been reached."""
-        return self.folder / ".attempts" / self.id
-
-    def record(self, outcome: Outcome) -> None:
-        """Tell the other jobs, and the table, about the running job."""
-        hydra_config = HydraConfig.get()
-        number = int(hydra_config.job.num)
-        content = {
-            **asdict(outcome),
-            "job": number,
-            "folder": hydra_config.runtime.output_dir,
-            "varied": _varied(hydra_config.overrides.task, hydra_config.callbacks["sweep"].swept),
-        }
-        write_json(self.outcomes / f"{number}.json", content)
-
-    def read(self) -> list[dict[str, Any]]:
-        """What has been recorded so far, in the order of the jobs."""
-        found = [json.loads(path.read_text("utf-8")) for path in self.outcomes.glob("*.json")]
-        return sorted(found, key=lambda content: int(content["job"]))
-
-    def stopped(self) -> bool:
-        """No further job is to begin."""
-        states = {content["state"] for content in self.read()}
-        stops = {"interrupted"} | ({"failed", "refused"} if self.on_error == "stop" else set())
-        return bool(states & stops)
-
-
-def _varied(overrides: Iterable[str], swept: Iterable[str]) -> dict[str, str]:
-    keys = list(swept)
-    pairs = (item.split("=", 1) for item in overrides if "=" in item)
-    return {key: value for key, value in pairs if key in keys}
-
-
 # --- Before and after -------------------------------------------------------------------------
 
 
@@ -205,16 +124,15 @@ class SweepRecord(Callback):
             sys.exit(f"vaelab: {error}")
         attempt = Attempt(folder, uuid.uuid4().hex[:8], self.on_error)
         attempt.outcomes.mkdir(parents=True)
-        keys = ",".join(_quoted(key) for key in swept)
         config.hydra.sweep.dir = str(folder)
-        config.hydra.overrides.hydra.extend(
-            [
-                f"hydra.sweep.dir={_quoted(str(folder))}",
-                f"hydra.callbacks.sweep.attempt={_quoted(attempt.id)}",
-                f"hydra.callbacks.sweep.swept=[{keys}]",
-            ]
-        )
+        known_to_jobs = {
+            "hydra.sweep.dir": str(folder),
+            "hydra.callbacks.sweep.attempt": attempt.id,
+            "hydra.callbacks.sweep.swept": swept,
+        }
+        config.hydra.overrides.hydra.extend(overrides(known_to_jobs))
         SweepRecord.open = attempt
+        signal.signal(signal.SIGTERM, _end_between_jobs)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Close the sweep.
@@ -227,8 +145,9 @@ class SweepRecord(Callback):
             sys.exit(code)
 
 
-def _quoted(text: str) -> str:
-    return str(QuotedString(text, Quote.single).with_quotes())
+def _end_between_jobs(number: int, frame: FrameType | None) -> None:
+    log.warning("stopped by SIGTERM")
+    sys.exit(EXIT_INTERRUPTED)
 
 
 def _sweep_folder(config: DictConfig, base: dict[str, Any]) -> Path:
@@ -292,54 +211,7 @@ def close_sweep() -> int:
     """Log the table of the sweep that is open, if one is, and write ``sweep.csv``.
 
     Returns:
-        The exit status: 130 or 75 when the sweep was interrupted, 1 when a job has failed or was
-        cut off, 0 otherwise.
+        The exit status; see ``conclude``.
     """
     attempt, SweepRecord.open = SweepRecord.open, None
-    if attempt is None:
-        return 0
-    jobs = attempt.read()
-    if not jobs:
-        return 0
-    for content in jobs:
-        if content["state"] == "running":  # it should have said how it ended
-            content |= {"state": "cut off", "error": "its process was ended", "code": 1}
-    _write_table(attempt.folder / TABLE, jobs)
-    keys = [key for key in _keys(jobs) if len({content["varied"].get(key) for content in jobs}) > 1]
-    rows = [("job", "varied", "state", "value", "folder")]
-    for content in jobs:
-        varied = "  ".join(f"{key}={content['varied'].get(key, '')}" for key in keys)
-        value = "" if content["value"] is None else f"{content['value']:.6g}"
-        state, folder = str(content["state"]), os.path.relpath(content["folder"])
-        rows.append((str(content["job"]), varied, state, value, folder))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = zip(row, widths, strict=True)
-        log.info("%s", "  ".join(cell.ljust(width) for cell, width in cells).rstrip())
-    for content, row in zip(jobs, rows[1:], strict=True):
-        if content["error"]:
-            log.error("job %s (%s) %s: %s", *row[:3], content["error"])
-    shutil.rmtree(attempt.outcomes, ignore_errors=True)
-    codes = {content["code"] for content in jobs}
-    code = next((c for c in (KEYBOARD_INTERRUPT, EXIT_INTERRUPTED, 1) if c in codes), 0)
-    if code:
-        log.info("run the same command again: what is done is skipped, the rest goes on")
-    return code
-
-
-def _keys(jobs: list[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(key for content in jobs for key in content["varied"]))
-
-
-def _write_table(path: Path, jobs: list[dict[str, Any]]) -> None:
-    """One row per job; a column for each key that was varied."""
-    keys = _keys(jobs)
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["job", *keys, "state", "value", "error", "folder"])
-        for content in jobs:
-            varied = [content["varied"].get(key, "") for key in keys]
-            value = "" if content["value"] is None else repr(content["value"])
-            folder = os.path.relpath(content["folder"], path.parent)
-            row = [content["job"], *varied, content["state"], value, content["error"], folder]
-            writer.writerow(row)
+    return 0 if attempt is None else conclude(attempt)

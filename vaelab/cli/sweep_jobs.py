@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,8 +19,8 @@ from vaelab.errors import UserError
 def check_jobs(config: DictConfig, swept: Sequence[str]) -> None:
     """Compose every job of a sweep and check its keys and values, as the job itself will.
 
-    What a constructor or the data refuse is found when the job's turn has come. Sweepers other
-    than Hydra's own do not know beforehand what they will try: their jobs are not checked.
+    Constructor and data errors surface when the job runs. Sweepers other than Hydra's own do not
+    know beforehand what they will try: their jobs are not checked.
 
     Args:
         config: of the sweep.
@@ -29,13 +29,13 @@ def check_jobs(config: DictConfig, swept: Sequence[str]) -> None:
     Raises:
         UserError: listing the jobs that cannot be run, and why.
     """
-    if not config.hydra.sweeper["_target_"].endswith(f".{BasicSweeper.__name__}"):
+    if not config.hydra.sweeper["_target_"].endswith(".BasicSweeper"):
         return
     try:
         jobs = _jobs(config)
         reasons = [_refusal(config, overrides) for overrides in jobs]
     except HydraException:
-        return  # the sweeper composes all jobs next, and tells it in its own words
+        return  # the sweeper composes all jobs next, and says why
     wrong = []
     for overrides, reason in zip(jobs, reasons, strict=True):
         if reason:
@@ -53,9 +53,15 @@ def _jobs(config: DictConfig) -> list[list[str]]:
     params = config.hydra.sweeper.get("params") or {}
     given = [f"{key}={value}" for key, value in params.items()]
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    overrides = parser.parse_overrides([*given, *config.hydra.overrides.task])
-    (jobs,) = BasicSweeper.split_arguments(overrides, None)
-    return jobs
+    choices: dict[str, list[str]] = {}
+    for override in parser.parse_overrides([*given, *config.hydra.overrides.task]):
+        key = override.get_key_element()
+        if override.is_sweep_override():
+            values = list(override.sweep_string_iterator())
+        else:
+            values = [override.get_value_element_as_str()]
+        choices[key] = [f"{key}={value}" for value in values]
+    return [list(job) for job in product(*choices.values())]
 
 
 def _refusal(config: DictConfig, overrides: list[str]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import os
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, get_type_hints
 
 from hydra.utils import get_object
@@ -68,10 +70,25 @@ def _check(target: Any, path: str) -> None:
 
 
 def type_hints(target: str) -> dict[str, Any]:
-    """Argument → type of what a ``_target_`` names, which ``check_targets`` has passed."""
+    """Argument → type of what a ``_target_`` names, which ``check_targets`` has passed.
+
+    Annotations that cannot be evaluated, such as names that are imported for a type checker alone,
+    are left out.
+    """
     found: Any = get_object(target)
     function = found.__init__ if isinstance(found, type) else found  # type: ignore[misc]
-    return get_type_hints(function)
+    try:
+        return get_type_hints(function, include_extras=True)
+    except (NameError, TypeError):
+        return dict(_evaluated(function))
+
+
+def _evaluated(function: Any) -> Iterator[tuple[str, Any]]:
+    names = getattr(inspect.unwrap(function), "__globals__", {})
+    for argument, annotation in getattr(function, "__annotations__", {}).items():
+        alone = type("alone", (), {"__annotations__": {argument: annotation}})
+        with suppress(NameError, TypeError):
+            yield argument, get_type_hints(alone, names, include_extras=True)[argument]
 
 
 def parameters(target: str) -> list[str] | None:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped, unused-ignore]
-
 from vaelab.assembly import PARTS, Run
 from vaelab.errors import UserError
-from vaelab.runs.config_difference import rerooted
+from vaelab.runs.differences import rerooted
 from vaelab.runs.folder import RunFolder
 from vaelab.runs.launch import run_apart
+from vaelab.runs.overrides import leaves, overrides
+from vaelab.runs.reading import read_config, run_folders, search_path
 from vaelab.runs.status import read_status
 
 log = logging.getLogger(__name__)
@@ -36,8 +36,7 @@ def train_seeds(run: Run, seeds: Sequence[int]) -> list[Path]:
     if not seeds:
         return []
     run.data.setup("fit")  # writes the split that all share
-    with run.folder.config.open(encoding="utf-8") as file:
-        config = yaml.safe_load(file)
+    config = read_config(run.folder)
     folders = []
     for seed in seeds:
         folder = run.folder.seed(seed).path
@@ -46,10 +45,10 @@ def train_seeds(run: Run, seeds: Sequence[int]) -> list[Path]:
             log.info("seed %d: trained already, in %s", seed, folder)
             continue
         if RunFolder(folder).last_checkpoint.is_file():
-            arguments = [f"resume={folder}"]
+            arguments = overrides({"resume": str(folder)})
         else:
             shutil.rmtree(folder, ignore_errors=True)  # cut off before its first checkpoint
-            arguments = overrides(config, run.folder.path, folder, seed)
+            arguments = arguments_of_seed(config, run.folder.path, folder, seed)
         log.info("seed %d: training in %s", seed, folder)
         status = run_apart(folder, arguments)
         if status.state != "done":
@@ -66,8 +65,10 @@ def is_done(folder: Path) -> bool:
     return status is not None and status.state == "done"
 
 
-def overrides(config: Mapping[str, Any], run_dir: Path, folder: Path, seed: int) -> list[str]:
-    """Arguments of the door that train a saved config anew, in another folder with another seed.
+def arguments_of_seed(
+    config: Mapping[str, Any], run_dir: Path, folder: Path, seed: int
+) -> list[str]:
+    """Command-line arguments that train a saved config anew, in another folder with another seed.
 
     Args:
         config: what ``config_resolved.yaml`` holds.
@@ -76,62 +77,33 @@ def overrides(config: Mapping[str, Any], run_dir: Path, folder: Path, seed: int)
         folder: of the new run.
         seed: of the new run.
     """
-    arguments = [f"{group}={option}" for group, option in config["choices"].items()]
     moved = rerooted(config, str(config["run_dir"]), str(folder))
-    for section in PARTS:
-        for key, value in _leaves(moved[section], section):
-            arguments.append(f"++{key}={_literal(value)}")
+    sections = {name: moved[name] for name in PARTS if name in moved}
+    changed = {
+        "train.seed": seed,
+        "dataset.seed": seed,
+        "dataset.splits_dir": str(RunFolder(run_dir).splits),
+        "dataset.cache_dir": config["dataset"]["cache_dir"],
+        "run_dir": str(folder),
+    }
     return [
-        *arguments,
+        *search_path(RunFolder(run_dir)),
+        *overrides(config["choices"]),
+        *overrides(dict(leaves(sections)), "++"),
         "task=train",
         "~task.then",
-        f"train.seed={seed}",
-        f"dataset.seed={seed}",
-        f"dataset.splits_dir={_literal(str(RunFolder(run_dir).splits))}",
-        f"dataset.cache_dir={_literal(str(config['dataset']['cache_dir']))}",
-        f"run_dir={folder}",
+        *overrides(changed),
     ]
 
 
-def runs_in(folders: Sequence[str], weights: str) -> list[Path]:
-    """Trained runs: each folder itself, or those directly in it, ordered by name.
+def trained_runs(folders: Sequence[str], weights: str) -> list[Path]:
+    """Trained runs: each folder itself, or those directly in it.
 
     Raises:
         UserError: for a folder that holds none.
     """
-    found: list[Path] = []
-    for name in folders:
-        folder = Path(name).expanduser()
-        inside = sorted(folder.iterdir()) if folder.is_dir() else []
-        runs = [one for one in (folder, *inside) if RunFolder(one).weights(weights).is_file()]
-        if not runs:
-            raise UserError(
-                f"task.runs={name}: neither a trained run, with checkpoints/{weights}, nor a "
-                "folder of such; runs are in outputs/ and multirun_sweeps/"
-            )
-        found += runs[:1] if runs[0] == folder else runs
-    return found
-
-
-def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(node, Mapping) and node:
-        for key, value in node.items():
-            yield from _leaves(value, f"{path}.{key}")
-    else:
-        yield path, node
-
-
-def _literal(value: Any) -> str:
-    """A plain value as Hydra's grammar of overrides writes it."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        escaped = value.replace("'", "\\'")
-        return f"'{escaped}'"
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_literal(one)}" for key, one in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(_literal(one) for one in value) + "]"
-    return str(value)
+    return run_folders(
+        folders,
+        lambda folder: RunFolder(folder).weights(weights).is_file(),
+        f"a trained run, with checkpoints/{weights},",
+    )

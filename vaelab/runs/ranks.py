@@ -100,7 +100,7 @@ def _judge(codes: Sequence[int | None], outcomes: Sequence[RankOutcome | None]) 
     silent = [
         rank
         for rank, (code, outcome) in enumerate(zip(codes, outcomes, strict=True))
-        if code and outcome is None
+        if code and code != EXIT_INTERRUPTED and outcome is None
     ]
     if silent:  # what the others say is that they have lost it
         raise UserError(

@@ -6,7 +6,7 @@ import csv
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import yaml  # type: ignore[import-untyped, unused-ignore]
 from vaelab.errors import UserError
 from vaelab.runs.folder import RunFolder
 from vaelab.runs.history import read_history
+from vaelab.runs.overrides import overrides
 from vaelab.runs.status import Status, read_status
 
 TRAIN = "vaelab.tasks.train.Train"
@@ -46,6 +47,46 @@ class TrainingRun:
     val_ids: tuple[str, ...]
 
 
+def read_config(folder: RunFolder) -> dict[str, Any]:
+    """Every value of a run."""
+    config: dict[str, Any] = yaml.safe_load(folder.config.read_text("utf-8"))
+    return config
+
+
+def search_path(folder: RunFolder) -> list[str]:
+    """The argument that has Hydra look where a run's options came from beside vaelab's own."""
+    dirs = read_config(folder).get("config_dirs") if folder.is_run else None
+    return overrides({"hydra.searchpath": dirs}) if dirs else []
+
+
+def run_folders(folders: Sequence[str], is_run: Callable[[Path], bool], kind: str) -> list[Path]:
+    """The run folders among ``folders``, each once: the folder itself, or those directly in it.
+
+    Args:
+        folders: run folders, and folders that hold run folders, such as a sweep's.
+        is_run: what counts.
+        kind: what that is, for the message.
+
+    Raises:
+        UserError: for a folder that is neither.
+    """
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        path = Path(folder).expanduser()
+        if not path.is_dir():
+            raise UserError(f"task.runs={folder}: there is no such folder")
+        inside = sorted((child for child in path.iterdir() if child.is_dir()), key=_natural)
+        runs = [path] if is_run(path) else [child for child in inside if is_run(child)]
+        if not runs:
+            raise UserError(
+                f"task.runs={folder}: neither {kind} nor a folder of such; "
+                "runs are in outputs/, sweeps in multirun_sweeps/"
+            )
+        for run in runs:
+            found.setdefault(run.resolve(), run)
+    return list(found.values())
+
+
 def read_runs(folders: Sequence[str]) -> list[TrainingRun]:
     """The training runs in ``folders``, each once.
 
@@ -56,21 +97,14 @@ def read_runs(folders: Sequence[str]) -> list[TrainingRun]:
         UserError: for a folder that is neither.
     """
     runs: dict[Path, TrainingRun] = {}
-    for folder in folders:
-        path = Path(folder).expanduser()
-        if not path.is_dir():
-            raise UserError(f"task.runs={folder}: there is no such folder")
-        own = _read_run(path)
-        below = sorted((child for child in path.iterdir() if child.is_dir()), key=_natural)
-        found = [own] if own else [run for run in map(_read_run, below) if run]
-        if not found:
-            raise UserError(
-                f"task.runs={folder}: neither a training run nor a folder of training runs; "
-                "runs are in outputs/, sweeps in multirun_sweeps/"
-            )
-        for run in found:
-            runs.setdefault(run.path.resolve(), run)
-    return list(runs.values())
+
+    def is_training(path: Path) -> bool:
+        run = _read_run(path)
+        if run is not None:
+            runs[path] = run
+        return run is not None
+
+    return [runs[path] for path in run_folders(folders, is_training, "a training run")]
 
 
 def names_of(runs: Sequence[TrainingRun]) -> list[str]:
@@ -82,10 +116,9 @@ def names_of(runs: Sequence[TrainingRun]) -> list[str]:
 
 def _read_run(path: Path) -> TrainingRun | None:
     """None where there is no run, or one of another task than training."""
-    config_path = RunFolder(path).config
     config: dict[str, Any] = {}
-    if config_path.is_file():
-        config = yaml.safe_load(config_path.read_text("utf-8"))
+    if RunFolder(path).is_run:
+        config = read_config(RunFolder(path))
         if config["task"]["_target_"] != TRAIN:
             return None
     elif read_status(path) is None:

@@ -25,6 +25,7 @@ from vaelab.report.comparison import (
 )
 from vaelab.report.comparison_html import Cell, Heading, write_comparison
 from vaelab.runs.differences import short_names
+from vaelab.runs.paths import PathText
 from vaelab.runs.reading import TrainingRun, read_runs
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Compare(Task):
     needs_trained_run = False
 
     def __init__(
-        self, runs: str | Sequence[str] | None = None, output_dir: str | None = None
+        self, runs: PathText | Sequence[PathText] | None = None, output_dir: PathText | None = None
     ) -> None:
         if not runs:
             raise UserError(

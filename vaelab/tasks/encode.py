@@ -27,6 +27,7 @@ from vaelab.latents.subjects import Subject, Subjects, Unreadable, own_subjects,
 from vaelab.latents.table import ABOUT, ARRAYS, TABLE, Latents, read_latents, to_arrow
 from vaelab.models.vae import VAE
 from vaelab.objective.elbo import kl_divergence, squared_error
+from vaelab.runs.paths import PathText
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +69,10 @@ class Encode(Task):
 
     def __init__(
         self,
-        inputs: str | Sequence[str] | None = None,
-        output_dir: str | None = None,
+        inputs: PathText | Sequence[PathText] | None = None,
+        output_dir: PathText | None = None,
         shard_size: int = 64,
-        covariates: str | None = None,
+        covariates: PathText | None = None,
         color_by: Sequence[str] | None = None,
         umap: bool = True,
     ) -> None:

@@ -37,6 +37,7 @@ from vaelab.data.xray.grey_image import LoadGreyImage
 from vaelab.errors import UserError
 from vaelab.evaluation.judging import healthy_scale, load_calibration, load_detector
 from vaelab.report.card import overlay
+from vaelab.runs.paths import PathText
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +71,8 @@ class Predict(Task):
 
     def __init__(
         self,
-        inputs: str | Sequence[str] | None = None,
-        output_dir: str | None = None,
+        inputs: PathText | Sequence[PathText] | None = None,
+        output_dir: PathText | None = None,
         alpha: float = 0.05,
         save_maps: bool = True,
     ) -> None:

@@ -38,6 +38,7 @@ from vaelab.evaluation.judging import (
 from vaelab.evaluation.shifts import SHIFTS, eight_bit, shifted
 from vaelab.metrics.detection import detection_metrics
 from vaelab.runs.folder import RunFolder
+from vaelab.runs.paths import PathText
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,7 @@ class Robustness(Task):
         shifts: Sequence[str] | None = None,
         alpha: float = 0.05,
         scores: Mapping[str, Score] | None = None,
-        with_runs: Sequence[str] = (),
+        with_runs: Sequence[PathText] = (),
     ) -> None:
         if seed < 0:
             raise UserError(f"task.seed={seed}: a seed cannot be negative; try 0")

@@ -10,7 +10,6 @@ import csv
 import io
 import logging
 import math
-import re
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +26,8 @@ from vaelab.report.canvas import save_figure
 from vaelab.report.search import search_figure
 from vaelab.runs.folder import RunFolder
 from vaelab.runs.launch import run_apart
+from vaelab.runs.overrides import overrides
+from vaelab.runs.reading import search_path
 from vaelab.runs.status import read_status
 
 if TYPE_CHECKING:
@@ -137,11 +138,11 @@ class Search(Task):
     def _run(self, study: Study, folder: Path, number: int, parameters: dict[str, Any]) -> None:
         """Train, unless that was done before the search was cut off; tell the study."""
         place = RunFolder(folder).trial(number).path
-        chosen = _arguments(parameters)
+        chosen = overrides(parameters)
         log.info("trial %d: %s", number, "  ".join(chosen))
         status = read_status(place)
         if status is None or status.state != "done":
-            arguments = self._arguments(place, chosen)
+            arguments = self._arguments(place, [*search_path(RunFolder(folder)), *chosen])
             place.mkdir(exist_ok=True)
             status = run_apart(place, arguments, place / "console.log")
         state = _optuna().trial.TrialState
@@ -159,12 +160,12 @@ class Search(Task):
 
     def _arguments(self, place: Path, chosen: Sequence[str]) -> list[str]:
         if RunFolder(place).last_checkpoint.is_file():
-            return [f"resume={place}", "logging.progress_bar=false"]
+            return overrides({"resume": str(place), "logging.progress_bar": False})
         shutil.rmtree(place, ignore_errors=True)  # cut off before its first checkpoint
         alone = [] if self.judge else ["~task.then"]
         return [
-            "logging.progress_bar=false", *_arguments(self.overrides), *alone, *chosen,
-            f"run_dir={place}",
+            "logging.progress_bar=false", *overrides(self.overrides), *alone, *chosen,
+            *overrides({"run_dir": str(place)}),
         ]  # fmt: skip
 
 
@@ -195,20 +196,6 @@ def _distribution(key: str, entry: Any) -> BaseDistribution:
     kind = distributions.IntDistribution if whole else distributions.FloatDistribution
     between: BaseDistribution = kind(low, high, log=logarithmic)
     return between
-
-
-def _arguments(values: Mapping[str, Any]) -> list[str]:
-    """``key=value`` as Hydra reads it back."""
-    return [f"{key}={_written(value)}" for key, value in values.items()]
-
-
-def _written(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return f"[{','.join(map(_written, value))}]"
-    if isinstance(value, str) and not re.fullmatch(r"[\w./-]+", value):
-        quoted = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{quoted}'"
-    return "null" if value is None else str(value)
 
 
 def _optuna() -> Any:
@@ -248,7 +235,7 @@ def _write_results(study: Study, folder: Path) -> None:
     if not _complete(study):
         return
     best = study.best_trial
-    chosen = _arguments(asked["overrides"] | best.params)
+    chosen = overrides(asked["overrides"] | best.params)
     content = {
         "trial": f"trial_{best.number}", "value": best.value, "parameters": best.params,
         "command": f"python -m vaelab.run {shlex.join(chosen)}",

@@ -16,7 +16,7 @@ from vaelab.assembly import Run, Task
 from vaelab.atomic import replacing, write_json
 from vaelab.errors import UserError
 from vaelab.evaluation.rescan import Rescan
-from vaelab.latents.seed_runs import runs_in, train_seeds
+from vaelab.latents.seed_runs import train_seeds, trained_runs
 from vaelab.latents.spaces import Space, encode, first_scans, names_of, spacing_of
 from vaelab.latents.stability_report import CHANCE, Measure, figure, markdown, table
 from vaelab.latents.subjects import Subject, own_subjects
@@ -31,6 +31,7 @@ from vaelab.metrics.bootstrap import interval, patient_weights
 from vaelab.metrics.reliability import same_patient_auroc, space_icc
 from vaelab.metrics.verdict import overall, verdict
 from vaelab.report.canvas import save_figure
+from vaelab.runs.paths import PathText
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ class Stability(Task):
 
     def __init__(
         self,
-        runs: Sequence[str] = (),
+        runs: Sequence[PathText] = (),
         seeds: Sequence[int] = (),
         subjects: str = "all",
         neighbours: int = 5,
@@ -144,7 +145,7 @@ class Stability(Task):
         own = [run.folder.path] if run.weights.is_file() else []
         runs = [
             *own,
-            *runs_in(self.runs, run.train.weights_name),
+            *trained_runs(self.runs, run.train.weights_name),
             *train_seeds(run, self.seeds),
         ]
         runs = list({path.resolve(): path for path in runs}.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vaelab.runs.config_difference import deciding, differences, rerooted
+from vaelab.runs.differences import deciding, differences, rerooted
 
 
 def test_paths_within_a_folder_move_with_it_at_any_depth() -> None:
