@@ -28,6 +28,7 @@ from vaelab.testing import (
     check_model,
     check_objective,
     check_optimizer,
+    check_score,
     check_task,
 )
 
@@ -94,6 +95,14 @@ def test_every_optimiser_keeps_its_promises(option: str) -> None:
 def test_every_task_keeps_its_promises(option: str) -> None:
     target = OmegaConf.load(CONF / "task" / f"{option}.yaml")["_target_"]
     check_task(get_class(target))
+
+
+@pytest.mark.parametrize("option", options("score"))
+def test_every_score_keeps_its_promises(option: str) -> None:
+    torch.manual_seed(0)
+    model = Conv2dVAE(1, 2, 2, (32, 32))
+    x = torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    check_score(part("score", option), model, x)
 
 
 # --- a broken promise is named
@@ -187,6 +196,19 @@ def test_an_objective_that_breaks_a_promise_is_told_which(broken: Broken) -> Non
     output = VAEOutput(torch.randn_like(x), mu, torch.zeros_like(mu))
     with pytest.raises(BrokenPromise, match=broken.words):
         check_objective(broken.part, {"image": x, "id": ["a", "b", "c"]}, output)
+
+
+BROKEN_SCORES = [
+    Broken(lambda x, output: output.mu.sum(), "one number for each sample"),
+    Broken(lambda x, output: x.flatten(1).mean(1) - x.mean(), "does not depend on the others"),
+    Broken(lambda x, output: torch.rand(len(x)), "a score is deterministic"),
+]
+
+
+@pytest.mark.parametrize("broken", BROKEN_SCORES, ids=lambda broken: broken.words)
+def test_a_score_that_breaks_a_promise_is_told_which(broken: Broken) -> None:
+    with pytest.raises(BrokenPromise, match=broken.words):
+        check_score(broken.part, linear_vae(), torch.randn(4, 1, 4, 4))
 
 
 def test_a_schedule_that_misses_its_target_is_told() -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from vaelab.anomaly.maps import residual_map, smoothed_map
-from vaelab.anomaly.scores import Score
+from vaelab.anomaly.scores import ModelScore, Score, map_of, score_of
 from vaelab.errors import UserError
-from vaelab.models.vae import VAE, VAEOutput
+from vaelab.models.vae import VAE
 
 
 class Finding(NamedTuple):
@@ -20,11 +20,12 @@ class Finding(NamedTuple):
     x_hat: Tensor
     """Reconstruction, (B, C, ...)."""
     heatmap: Tensor
-    """|x - x_hat| averaged over channels and smoothed, (B, ...)."""
+    """The evidence of the score, where it has a map of its own, else |x - x_hat| averaged over
+    channels; smoothed, (B, ...)."""
     score: Tensor
     """Anomaly score, (B,), larger is more abnormal."""
-    output: VAEOutput
-    """All that the VAE said."""
+    output: Any
+    """All that the VAE said, a NamedTuple that begins with ``x_hat, mu, logvar``."""
 
 
 class AnomalyDetector:
@@ -53,16 +54,21 @@ class AnomalyDetector:
         self.model = model.to(device).eval()
         self.score = score
         self.device = torch.device(device)
+        if isinstance(score, ModelScore):
+            score.use(self.model, self.device)
 
-    @torch.inference_mode()
     def __call__(self, x: Tensor) -> Finding:
         """Examine a batch, (B, C, ...); the result is on the CPU."""
         output = self.reconstruct(x)
-        heatmap = smoothed_map(residual_map(x, output.x_hat), self.map_sigma)
-        return Finding(output.x_hat, heatmap, self.score(x, output).float(), output)
+        with torch.no_grad():
+            heatmap = map_of(self.score, x, output)
+            if heatmap is None:
+                heatmap = residual_map(x, output.x_hat)
+            heatmap = smoothed_map(heatmap, self.map_sigma)
+        return Finding(output.x_hat, heatmap, score_of(self.score, x, output), output)
 
-    @torch.inference_mode()
-    def reconstruct(self, x: Tensor) -> VAEOutput:
+    @torch.no_grad()  # not inference mode, whose tensors a score with gradients could not use
+    def reconstruct(self, x: Tensor) -> Any:
         """What the VAE says of a batch, (B, C, ...), in float32 on the CPU."""
-        output: VAEOutput = self.model(x.to(self.device))
-        return VAEOutput(*(part.float().cpu() for part in output))
+        output = self.model(x.to(self.device))
+        return type(output)(*(part.float().cpu() for part in output))

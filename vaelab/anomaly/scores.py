@@ -1,8 +1,13 @@
 """Anomaly scores: (x, what the VAE says of x) → (B,), larger is more abnormal.
 
 A score is any callable of that signature. To add one, write a class like these and a file
-in ``conf/score``. A score that has to know normal images first has a ``fit`` too, which gets
-normal images and never a label.
+in ``conf/score``. It may ask for more:
+
+- ``fit``, of a score that has to know normal images first: it gets these and never a label;
+- ``use``, of one that asks the network itself: it gets the trained network once;
+- ``needs_gradients = True``: it is called with gradients enabled, which else are off;
+- ``map``: its evidence at each pixel or voxel, (x, output) → (B, ...) of x's spatial shape. What
+  has none is shown with the plain residual.
 """
 
 from __future__ import annotations
@@ -17,7 +22,7 @@ from torch.nn import functional
 
 from vaelab.anomaly.maps import smoothed_map
 from vaelab.errors import UserError
-from vaelab.models.vae import VAEOutput
+from vaelab.models.vae import VAE, VAEOutput
 from vaelab.objective.elbo import kl_divergence, squared_error
 
 
@@ -27,6 +32,34 @@ class Score(Protocol):
     def __call__(self, x: Tensor, output: VAEOutput) -> Tensor:
         """Score of each sample, (B,)."""
         ...
+
+
+@runtime_checkable
+class ModelScore(Protocol):
+    """A score that asks the network itself."""
+
+    def use(self, model: VAE, device: torch.device) -> None:
+        """Take the trained network, in evaluation mode on its device."""
+        ...
+
+    def __call__(self, x: Tensor, output: VAEOutput) -> Tensor:
+        """Score of each sample, (B,)."""
+        ...
+
+
+def score_of(score: Score, x: Tensor, output: VAEOutput) -> Tensor:
+    """Score of each sample, (B,) float32, with the gradients that it needs."""
+    with torch.set_grad_enabled(bool(getattr(score, "needs_gradients", False))):
+        return score(x, output).float().detach()
+
+
+def map_of(score: Score, x: Tensor, output: VAEOutput) -> Tensor | None:
+    """The evidence of a score at each pixel or voxel, (B, ...); None where it names none."""
+    evidence: Callable[[Tensor, VAEOutput], Tensor] | None = getattr(score, "map", None)
+    if evidence is None:
+        return None
+    with torch.set_grad_enabled(bool(getattr(score, "needs_gradients", False))):
+        return evidence(x, output).float().detach()
 
 
 Normals = Callable[[], Iterator[tuple[Tensor, VAEOutput]]]
@@ -191,6 +224,12 @@ class Fused:
         self.scores = dict(scores)
         self.scales: dict[str, tuple[float, float]] = {}
 
+    def use(self, model: VAE, device: torch.device) -> None:
+        """Hand the network to the members that ask for it."""
+        for score in self.scores.values():
+            if isinstance(score, ModelScore):
+                score.use(model, device)
+
     def fit(self, train: Normals, held_out: Normals) -> None:
         """Fit every member, then learn its mean and deviation on images it was not fitted to."""
         for score in self.scores.values():
@@ -199,7 +238,7 @@ class Fused:
         batches: dict[str, list[Tensor]] = {name: [] for name in self.scores}
         for x, output in held_out():
             for name, score in self.scores.items():
-                batches[name].append(score(x, output).double().cpu())
+                batches[name].append(score_of(score, x, output).double().cpu())
         for name, values in batches.items():
             joined = torch.cat(values)
             self.scales[name] = (float(joined.mean()), max(float(joined.std()), 1e-12))
@@ -210,5 +249,5 @@ class Fused:
         total = torch.zeros(len(x), device=x.device)
         for name, score in self.scores.items():
             mean, deviation = self.scales[name]
-            total = total + (score(x, output) - mean) / deviation
+            total = total + (score_of(score, x, output) - mean) / deviation
         return total

@@ -82,7 +82,8 @@ def encode(
     bar = run.logging.progress_bar
     spacing = spacing_of(run.data)
     for x in batches_of(run.data, scans, bar, f"encoding {name}"):
-        x_hat, mu, logvar = (part.float().cpu() for part in model(x.to(device)))
+        output = model(x.to(device))
+        x_hat, mu, logvar = (part.float().cpu() for part in output[:3])
         again = [rescan(x, draw, spacing).to(device) for _ in range(repeats - 1)]
         others = [model.encode(repeat)[0].float().cpu() for repeat in again]
         noise = torch.randn(len(x), 2, mu.shape[1], generator=draw)

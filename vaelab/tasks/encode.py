@@ -226,7 +226,7 @@ def _numbers(
         found: Iterator[_Numbers] = iter(())
         if samples:
             x = torch.stack([sample["image"] for sample in samples]).to(device)
-            x_hat, mu, logvar = model(x)
+            x_hat, mu, logvar = model(x)[:3]
             parts = (mu, logvar, squared_error(x, x_hat), kl_divergence(mu, logvar))
             arrays = [part.float().cpu().numpy() for part in parts]
             known = [tuple(of(s) for of in subjects.covariates.values()) for s in samples]

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from vaelab.anomaly.calibration import ConformalCalibration, check_alpha
 from vaelab.anomaly.detector import AnomalyDetector
-from vaelab.anomaly.scores import Score
+from vaelab.anomaly.scores import ModelScore, Score, score_of
 from vaelab.assembly import Run, Task
 from vaelab.atomic import replacing, write_json
 from vaelab.data.build import thread_pool
@@ -124,6 +124,8 @@ class Robustness(Task):
         own = describe_score(run.score)
         others = {n: score for n, score in self.scores.items() if describe_score(score) != own}
         for score in others.values():
+            if isinstance(score, ModelScore):
+                score.use(detector.model, detector.device)
             fit(score, detector, data)
         split = judged_split(data)
         records = data.splits[split]
@@ -258,7 +260,7 @@ def _scores(
         x = torch.stack(batch)
         output = detector.reconstruct(x)
         for name, score in scores.items():
-            values[name].append(score(x, output).float())
+            values[name].append(score_of(score, x, output))
     return {name: torch.cat(parts).numpy() for name, parts in values.items()}
 
 

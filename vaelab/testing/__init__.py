@@ -14,6 +14,7 @@ from vaelab.testing.model import check_model
 from vaelab.testing.objective import check_objective
 from vaelab.testing.optimizer import check_optimizer
 from vaelab.testing.promises import BrokenPromise
+from vaelab.testing.score import check_score
 from vaelab.testing.task import check_task
 
 __all__ = [
@@ -22,5 +23,6 @@ __all__ = [
     "check_model",
     "check_objective",
     "check_optimizer",
+    "check_score",
     "check_task",
 ]
