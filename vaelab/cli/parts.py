@@ -19,14 +19,19 @@ from vaelab.errors import UserError
 from vaelab.runs.paths import is_path
 
 
-def resolve(cfg: DictConfig) -> DictConfig:
+def resolve(cfg: DictConfig, complete: bool = True) -> DictConfig:
     """All interpolations replaced; paths of data made to hold from any folder.
+
+    Args:
+        cfg: as Hydra composed it.
+        complete: refuse a value that has still to be given; the config of a run that is there may
+            have it.
 
     Raises:
         UserError: when the model asks for a key that the dataset does not have.
     """
     try:
-        values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=complete)
     except InterpolationKeyError as error:
         raise UserError(_unresolved(error)) from error
     resolved = OmegaConf.create(values)

@@ -63,7 +63,7 @@ class RunConfig:
         if cfg.resume and not task.resumable:
             raise UserError(f"resume={cfg.resume}: {task.__name__} cannot be resumed")
         owner = owns(cfg, run_dir)
-        resolved = resolve(cfg)
+        resolved = resolve(cfg, complete=in_sweep or not saved.is_file())
         _note_origin(resolved)
         if saved.is_file() and in_sweep:
             _refuse_another(OmegaConf.load(saved), resolved)
