@@ -61,7 +61,7 @@ class FitDynamics(Task):
                 optimizer.zero_grad()
                 error.backward()
                 optimizer.step()
-                loss = float(error)
+                loss = float(error.detach())
             save_weights({**step.state_dict(), "epoch": torch.tensor(epoch + 1)}, state)
         write_json(run.folder.path / "dynamics.json", {"epochs": self.epochs, "first": first})
         return loss
