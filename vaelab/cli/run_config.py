@@ -210,7 +210,8 @@ def _leaves(cfg: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
     """Dotted path, node and key; a key may hold dots, so that its path does not lead back to it."""
     for key in cfg:
         path = f"{prefix}{key}"
-        if OmegaConf.is_interpolation(cfg, key) or not isinstance(cfg[key], DictConfig):
+        leaf = OmegaConf.is_interpolation(cfg, key) or OmegaConf.is_missing(cfg, key)
+        if leaf or not isinstance(cfg[key], DictConfig):
             yield path, cfg, key
         else:
             yield from _leaves(cfg[key], f"{path}.")
