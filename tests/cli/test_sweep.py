@@ -21,6 +21,7 @@ from vaelab import run as run_module
 from vaelab.cli import job as job_module
 from vaelab.cli.run_config import RunConfig
 from vaelab.cli.sweep import SweepRecord, job_folder
+from vaelab.cli.sweep_table import Attempt
 from vaelab.errors import EXIT_INTERRUPTED, Interrupted, UserError
 from vaelab.runs.history import read_history
 from vaelab.runs.status import read_status
@@ -498,3 +499,31 @@ def test_jobs_in_processes_of_their_own_end_in_the_same_table(
     # The launcher is not part of what is computed: another one finds the same job.
     assert door("-m", *TRAIN_ONLY, phantoms, "model.depth=2,9") == 1
     assert states(folder) == ["skipped", "failed"]
+
+
+def test_an_interrupted_job_concerns_itself_alone_unless_the_user_stopped_the_sweep(
+    tmp_path: Path,
+) -> None:
+    attempt = Attempt(tmp_path, "a1", on_error="continue")
+    attempt.outcomes.mkdir(parents=True)
+    interrupted = {"state": "interrupted", "job": 0}
+    (attempt.outcomes / "0.json").write_text(json.dumps(interrupted))
+    assert not attempt.stopped()  # preempted by a cluster, say
+    attempt.stop()
+    assert attempt.stopped()
+
+
+def test_a_job_that_was_done_keeps_its_value_when_the_sweep_is_stopped(
+    door: Door, phantoms: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = ("-m", *TINY_MRI, phantoms, "~task.then", "train.max_epochs=1", "train.seed=1,2")
+    monkeypatch.setattr(job_module, "carry_out", lambda config: float(config.values.train.seed))
+    assert door(*sweep, "hydra.sweep.dir=sweep") == 0
+    monkeypatch.setattr(Attempt, "stopped", lambda self: True)
+    assert door(*sweep, "hydra.sweep.dir=sweep") == 0
+    with (tmp_path / "sweep" / "sweep.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["state"], row["value"]) for row in rows] == [
+        ("skipped", "1.0"),
+        ("skipped", "2.0"),
+    ]

@@ -82,7 +82,11 @@ def job(cfg: DictConfig) -> Any:
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     attempt = Attempt.current()
     if attempt is not None and attempt.stopped():
-        attempt.record(Outcome("not run"))
+        before = read_status(run_dir)
+        done = before is not None and before.state == "done"
+        attempt.record(
+            Outcome("skipped", before.value) if before and done else Outcome("not run", code=1)
+        )
         return float("nan")
     result: Any = None
     try:
@@ -93,7 +97,12 @@ def job(cfg: DictConfig) -> Any:
         outcome = _told(error, run_dir, cfg)
     if attempt is not None:
         attempt.record(outcome)
-        if outcome.state == "interrupted" and SweepRecord.open is not None:
+        in_this_process = SweepRecord.open is not None
+        if outcome.state == "interrupted" and (
+            in_this_process or outcome.code == KEYBOARD_INTERRUPT
+        ):
+            attempt.stop()  # all of it was meant; a cluster stops the process of one job
+        if outcome.state == "interrupted" and in_this_process:
             sys.exit(outcome.code)  # at once: composing the other jobs takes time
         return float("nan") if outcome.value is None else outcome.value
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # it would say that nothing has begun

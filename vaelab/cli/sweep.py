@@ -146,6 +146,8 @@ class SweepRecord(Callback):
 
 
 def _end_between_jobs(number: int, frame: FrameType | None) -> None:
+    if SweepRecord.open is not None:
+        SweepRecord.open.stop()
     log.warning("stopped by SIGTERM")
     sys.exit(EXIT_INTERRUPTED)
 

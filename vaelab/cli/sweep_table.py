@@ -25,6 +25,8 @@ from vaelab.errors import EXIT_INTERRUPTED
 log = logging.getLogger(__name__)
 
 TABLE = "sweep.csv"
+STOPPED = "stopped"
+"""Beside the outcomes of jobs: the user has stopped the sweep."""
 KEYBOARD_INTERRUPT = 130
 """128 + SIGINT, as a shell would say it."""
 
@@ -85,11 +87,21 @@ class Attempt:
         found = [json.loads(path.read_text("utf-8")) for path in self.outcomes.glob("*.json")]
         return sorted(found, key=lambda content: int(content["job"]))
 
+    def stop(self) -> None:
+        """Let no further job begin: the user has stopped the sweep, not a cluster one job of it."""
+        self.outcomes.mkdir(parents=True, exist_ok=True)
+        (self.outcomes / STOPPED).touch()
+
     def stopped(self) -> bool:
-        """No further job is to begin."""
+        """No further job is to begin.
+
+        A job that was interrupted, by a time limit or because its place was needed, concerns itself
+        alone: it finds its own outcome when it is queued again.
+        """
+        if (self.outcomes / STOPPED).exists():
+            return True
         states = {content["state"] for content in self.read()}
-        stops = {"interrupted"} | ({"failed", "refused"} if self.on_error == "stop" else set())
-        return bool(states & stops)
+        return self.on_error == "stop" and bool(states & {"failed", "refused"})
 
 
 def _varied(overrides: Iterable[str], swept: Iterable[str]) -> dict[str, str]:
