@@ -24,7 +24,7 @@ from torch.utils.data import ConcatDataset
 from vaelab.data import cache
 from vaelab.data.cache import CacheKey, cached_dataset, check_cache
 from vaelab.data.entry import read_entry
-from vaelab.data.mri.transforms import preprocessing, train_pipeline, val_pipeline
+from vaelab.data.volumes.transforms import preprocessing, train_pipeline, val_pipeline
 from vaelab.errors import UserError
 
 SETTINGS = {"size": 4}

@@ -24,8 +24,8 @@ from PIL import Image
 from torch import Tensor
 
 from vaelab.data.index import ENCODING, walk_files
-from vaelab.data.mri.grids import sound_preprocessing
-from vaelab.data.mri.volume_checks import read_grid
+from vaelab.data.volumes.grids import sound_preprocessing
+from vaelab.data.volumes.volume_checks import read_grid
 from vaelab.data.xray.grey_image import LoadGreyImage
 from vaelab.data.xray.image_checks import MAX_PIXELS, decode_grey
 from vaelab.data.xray.index import SUFFIXES

@@ -15,7 +15,6 @@ from tqdm import tqdm
 
 from vaelab.anomaly.calibration import check_alpha
 from vaelab.anomaly.detector import AnomalyDetector
-from vaelab.anomaly.native import save_native
 from vaelab.assembly import Run, Task
 from vaelab.atomic import replacing
 from vaelab.data.index import ENCODING, enumerate_names
@@ -32,6 +31,7 @@ from vaelab.data.inputs import (
 )
 from vaelab.data.module import SplitDataModule
 from vaelab.data.mri.brats import BraTSDataModule
+from vaelab.data.volumes.native import save_native
 from vaelab.data.xray.chest_xray import ChestXrayDataModule
 from vaelab.data.xray.grey_image import LoadGreyImage
 from vaelab.errors import UserError

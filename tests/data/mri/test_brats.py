@@ -15,9 +15,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from vaelab.data.mri.brats import BraTSDataModule
-from vaelab.data.mri.grids import check_grids
-from vaelab.data.mri.index import scan_brats
-from vaelab.data.mri.transforms import preprocessing, val_pipeline
+from vaelab.data.volumes.grids import check_grids
+from vaelab.data.volumes.index import scan_brats
+from vaelab.data.volumes.transforms import preprocessing, val_pipeline
 from vaelab.errors import UserError
 
 MODALITIES = ("t1c", "t1n", "t2f", "t2w")

@@ -1,1 +1,1 @@
-"""Volumes of several series: index, grids, preprocessing, loaders."""
+"""BraTS-MEN."""

@@ -20,20 +20,20 @@ from vaelab.data.cache import cached_dataset
 from vaelab.data.findings import Examination, Finding, Severity, errors
 from vaelab.data.index import Record, check_root, enumerate_names
 from vaelab.data.module import Phantoms, SplitDataModule
-from vaelab.data.mri.grids import (
+from vaelab.data.volumes.grids import (
     check_grids,
     examine_subject,
     sound_preprocessing,
     volume_keys,
 )
-from vaelab.data.mri.index import (
+from vaelab.data.volumes.index import (
     PATIENT_PATTERN,
     ROOT_HINT,
     index_subjects,
     nothing_found,
     scan_brats,
 )
-from vaelab.data.mri.transforms import train_pipeline, val_pipeline
+from vaelab.data.volumes.transforms import train_pipeline, val_pipeline
 from vaelab.errors import UserError
 
 

@@ -21,7 +21,7 @@ from monai.transforms import Transform
 from nibabel.openers import Opener
 
 from vaelab.data.findings import Examination, Finding, errors, file_problem
-from vaelab.data.mri.voxels import decompressed, read_voxels, skip_to_end
+from vaelab.data.volumes.voxels import decompressed, read_voxels, skip_to_end
 from vaelab.errors import UserError
 
 ISAL_ERROR: type[Exception] = igzip_lib.IsalError  # type: ignore[assignment]  # a slip of its stub

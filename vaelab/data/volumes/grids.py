@@ -12,8 +12,8 @@ import numpy as np
 
 from vaelab.data.findings import Examination, Finding, errors
 from vaelab.data.index import Record, enumerate_names
-from vaelab.data.mri.transforms import CheckSameGridd, preprocessing
-from vaelab.data.mri.volume_checks import (
+from vaelab.data.volumes.transforms import CheckSameGridd, preprocessing
+from vaelab.data.volumes.volume_checks import (
     Grid,
     LoadSoundVolumesd,
     examine_header,

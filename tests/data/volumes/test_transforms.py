@@ -26,7 +26,7 @@ from monai.transforms import (
 )
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-from vaelab.data.mri.transforms import (
+from vaelab.data.volumes.transforms import (
     RandCropIfLargerd,
     mean_and_deviation,
     preprocessing,

@@ -32,7 +32,7 @@ from monai.transforms import (
     ToTensord,
 )
 
-from vaelab.data.mri.voxels import read_voxels
+from vaelab.data.volumes.voxels import read_voxels
 from vaelab.errors import UserError
 
 # Grids that agree to a tenth of a voxel are one grid: headers are rounded when they are written.

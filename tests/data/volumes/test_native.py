@@ -12,8 +12,8 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from vaelab.anomaly.native import save_native, to_native
 from vaelab.data.inputs import read_subject
+from vaelab.data.volumes.native import save_native, to_native
 
 ORIENTATIONS = [
     "".join(codes) for axes in permutations(("LR", "PA", "IS")) for codes in product(*axes)

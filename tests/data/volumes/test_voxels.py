@@ -9,8 +9,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from vaelab.data.mri.volume_checks import UNREADABLE, examine_voxels
-from vaelab.data.mri.voxels import PIECE, read_voxels
+from vaelab.data.volumes.volume_checks import UNREADABLE, examine_voxels
+from vaelab.data.volumes.voxels import PIECE, read_voxels
 
 SHAPE = (5, 6, 7)
 
