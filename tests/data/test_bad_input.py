@@ -204,7 +204,7 @@ BAD_VOXELS: dict[str, tuple[Spoil, str]] = {
 ODD_VOLUMES: dict[str, tuple[Spoil, str]] = {
     "empty-seg": (with_voxels("seg", lambda a: a.fill(0)), "an empty segmentation"),
     "no-background": (with_voxels("seg", lambda a: a.fill(1)), "without background"),
-    "old-labels": (with_voxels("seg", lambda a: a.put(7, 4)), "labels that BraTS does not have"),
+    "old-labels": (with_voxels("seg", lambda a: a.put(7, 4)), "labels beside the known 0, 1, 2, 3"),
     "seg-as-series": (lambda f: volume(series(f), labels()), "looks like a segmentation"),
     "twins": (
         lambda f: volume(series(f), np.asarray(nibabel.load(series(f, "t1c")).dataobj)),

@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch.utils.data import ConcatDataset
 from vaelab.data import cache
 from vaelab.data.cache import CacheKey, cached_dataset, check_cache
 from vaelab.data.entry import read_entry
+from vaelab.data.volumes.settings import VolumeSettings
 from vaelab.data.volumes.transforms import preprocessing, train_pipeline, val_pipeline
 from vaelab.errors import UserError
 
@@ -347,20 +349,13 @@ def subject(tmp_path: Path) -> dict[str, str]:
     return {"id": "S1"} | {name: str(tmp_path / f"{name}.nii") for name in VOLUMES}
 
 
-SPEC: dict[str, Any] = {
-    "modalities": ["t1c"],
-    "roi_size": [12, 16, 20],
-    "spacing": [1.0, 1.0, 1.0],
-    "orientation": "RAS",
-    "align_to": None,
-    "with_seg": True,
-}
+SPEC = VolumeSettings(("t1c",), (12, 16, 20))
 
 
-def pipeline(split: str, spec: dict[str, Any] = SPEC) -> Compose:
-    steps = preprocessing(**spec)
+def pipeline(split: str, spec: VolumeSettings = SPEC) -> Compose:
+    steps = preprocessing(spec)
     if split == "train":
-        return train_pipeline(steps, spec["roi_size"], with_seg=True)
+        return train_pipeline(steps, spec.roi_size, with_seg=True)
     return val_pipeline(steps, with_seg=True)
 
 
@@ -369,7 +364,7 @@ def test_a_second_pass_reads_the_entry_without_complaint(
     subject: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture, split: str
 ) -> None:
     """Warnings are errors here, MONAI's of a corrupt cache included."""
-    dataset = cached_dataset([subject], pipeline(split), SPEC, tmp_path / "cache", 1.0)
+    dataset = cached_dataset([subject], pipeline(split), SPEC.as_dict(), tmp_path / "cache", 1.0)
     dataset[0]
     (entry,) = entries(tmp_path / "cache")
     written = entry.stat().st_mtime_ns
@@ -382,7 +377,7 @@ def test_a_second_pass_reads_the_entry_without_complaint(
 def test_an_entry_holds_plain_tensors_and_no_code(
     subject: dict[str, str], tmp_path: Path, split: str
 ) -> None:
-    cached_dataset([subject], pipeline(split), SPEC, tmp_path / "cache", 1.0)[0]
+    cached_dataset([subject], pipeline(split), SPEC.as_dict(), tmp_path / "cache", 1.0)[0]
     (entry,) = entries(tmp_path / "cache")
     content = safe_open(entry, "pt")
     assert content.get_tensor("image").dtype == torch.float32
@@ -399,8 +394,8 @@ def test_an_entry_holds_plain_tensors_and_no_code(
 def test_a_sample_is_the_same_uncached_first_cached_and_read_again(
     subject: dict[str, str], tmp_path: Path, split: str
 ) -> None:
-    cached = cached_dataset([subject], pipeline(split), SPEC, tmp_path / "cache", 1.0)
-    uncached = cached_dataset([subject], pipeline(split), SPEC, tmp_path / "cache", 0.0)
+    cached = cached_dataset([subject], pipeline(split), SPEC.as_dict(), tmp_path / "cache", 1.0)
+    uncached = cached_dataset([subject], pipeline(split), SPEC.as_dict(), tmp_path / "cache", 0.0)
     expected = uncached[0]
     for sample in (cached[0], cached[0]):
         assert sample.keys() == expected.keys()
@@ -413,22 +408,22 @@ def test_a_sample_is_the_same_uncached_first_cached_and_read_again(
 def test_train_and_validation_share_entries(subject: dict[str, str], tmp_path: Path) -> None:
     """So that another split of the same data costs no preprocessing."""
     for split in ("train", "val"):
-        cached_dataset([subject], pipeline(split), SPEC, tmp_path / "cache", 1.0)[0]
+        cached_dataset([subject], pipeline(split), SPEC.as_dict(), tmp_path / "cache", 1.0)[0]
     assert len(entries(tmp_path / "cache")) == 1
 
 
 def test_an_entry_takes_the_space_of_its_sample_and_not_of_the_volume_it_was_cut_from(
     subject: dict[str, str], tmp_path: Path
 ) -> None:
-    small = SPEC | {"roi_size": [4, 4, 4]}
-    cached_dataset([subject], pipeline("val", small), small, tmp_path / "cache", 1.0)[0]
+    small = replace(SPEC, roi_size=(4, 4, 4))
+    cached_dataset([subject], pipeline("val", small), small.as_dict(), tmp_path / "cache", 1.0)[0]
     (entry,) = entries(tmp_path / "cache")
     assert entry.stat().st_size < 4 * 4**3 + 4**3 + 4096  # float32, uint8 and the file's frame
     assert 4 * 16**3 > 4 * 4**3 + 4**3 + 4096  # the volume would not fit in there
 
 
 def test_entries_keep_up_with_a_replaced_volume(subject: dict[str, str], tmp_path: Path) -> None:
-    dataset = cached_dataset([subject], pipeline("val"), SPEC, tmp_path / "cache", 1.0)
+    dataset = cached_dataset([subject], pipeline("val"), SPEC.as_dict(), tmp_path / "cache", 1.0)
     before = dataset[0]["image"]
     array = np.asarray(nibabel.load(subject["t1c"]).dataobj)[::-1]
     nibabel.save(nibabel.Nifti1Image(array.copy(), np.diag([-1, -1, 1, 1])), subject["t1c"])

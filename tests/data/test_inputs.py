@@ -1,33 +1,15 @@
-"""Claims about what is found to be judged, and how it is read."""
+"""Claims about what is found to be judged."""
 
 from __future__ import annotations
 
-import sys
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import nibabel
-import numpy as np
 import pytest
-import torch
-from PIL import Image
 
-from vaelab.data.inputs import (
-    Input,
-    check_can_read,
-    decode_dicom,
-    find_inputs,
-    images_below,
-    read_full_size,
-    read_radiograph,
-    read_subject,
-    subjects_below,
-)
-from vaelab.data.xray.grey_image import LoadGreyImage
+from vaelab.data.inputs import Input, find_inputs
+from vaelab.data.xray.index import SUFFIXES
+from vaelab.data.xray.inputs import DICOM_SUFFIXES, images_below
 from vaelab.errors import UserError
-
-SLOPE = np.add.outer(np.arange(40), 2 * np.arange(60)).astype(np.uint8)  # (H, W)
 
 
 def touch(root: Path, *names: str) -> None:
@@ -38,7 +20,7 @@ def touch(root: Path, *names: str) -> None:
 
 
 def found(inputs: str | list[str], output: Path = Path("/nowhere")) -> list[Input]:
-    return find_inputs(inputs, images_below, "images", output)
+    return find_inputs(inputs, images_below, "images", output, SUFFIXES | DICOM_SUFFIXES)
 
 
 def names(inputs: str | list[str], output: Path = Path("/nowhere")) -> list[str]:
@@ -137,210 +119,3 @@ def test_nothing_to_judge_is_an_error(tmp_path: Path) -> None:
 def test_one_that_is_missing_among_others_is_left_to_be_reported(tmp_path: Path) -> None:
     touch(tmp_path, "1.png")
     assert names([str(tmp_path / "1.png"), str(tmp_path / "2.png")]) == ["1.png", "2.png"]
-
-
-def test_a_subject_is_a_folder_with_a_series_complete_or_not(tmp_path: Path) -> None:
-    touch(tmp_path, "more/S-2/S-2-t1c.nii.gz", "S-1/S-1-t2w.nii.gz", "other/x.nii.gz")
-    expand = partial(subjects_below, modalities=["t1c", "t2w"])
-    below = find_inputs(str(tmp_path), expand, "subjects", Path("/nowhere"))
-    assert [one.name for one in below] == ["S-1", "more/S-2"]
-    (alone,) = find_inputs(str(tmp_path / "more" / "S-2"), expand, "subjects", Path("/nowhere"))
-    assert alone.name == alone.place == "S-2"
-
-
-# --- 2D
-
-
-@pytest.mark.parametrize("trim", [False, True])
-@pytest.mark.parametrize("suffix", ["png", "jpg"])
-def test_an_image_is_read_as_for_training(tmp_path: Path, suffix: str, trim: bool) -> None:
-    pixels = np.random.default_rng(0).integers(0, 255, (300, 400), np.uint8)
-    pixels[:, :50] = 0
-    path = tmp_path / f"a.{suffix}"
-    Image.fromarray(pixels).save(path)
-    loader = LoadGreyImage((32, 32), trim_border=trim)
-    sample = read_radiograph(path, loader)
-    assert torch.equal(sample.image, loader({"path": str(path)})["image"])
-    if suffix == "png":  # 50 of 400 columns
-        assert sample.box == ((0.125 if trim else 0.0), 0.0, 1.0, 1.0)
-
-
-def saved(path: Path, pixels: np.ndarray) -> Path:
-    Image.fromarray(pixels).save(path)
-    return path
-
-
-def test_grey_colour_and_sixteen_bits_are_one_image(tmp_path: Path) -> None:
-    files = [
-        saved(tmp_path / "grey.png", SLOPE),
-        saved(tmp_path / "colour.png", np.stack([SLOPE] * 3, -1)),
-        saved(tmp_path / "deep.png", SLOPE.astype(np.uint16) * 256),
-    ]
-    expected = (SLOPE - SLOPE.min()) / np.ptp(SLOPE)
-    loader = LoadGreyImage((32, 32))
-    first = read_radiograph(files[0], loader).image
-    assert first.shape == (1, 32, 32)
-    assert (first.min(), first.max()) == (0, 1)
-    for path in files:
-        np.testing.assert_allclose(read_full_size(path), expected, atol=1e-6)
-        torch.testing.assert_close(read_radiograph(path, loader).image, first)
-
-
-@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n"])
-def test_a_damaged_image_is_named(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "a.png"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=r"a\.png: not a readable image"):
-        read_radiograph(path, LoadGreyImage((32, 32)))
-
-
-# --- DICOM
-
-
-def dicom(path: Path, pixels: np.ndarray, kind: str = "MONOCHROME2", **elements: Any) -> Path:
-    """A DICOM file of unsigned 16 bits; elements by keyword."""
-    pydicom = pytest.importorskip("pydicom")
-    meta = pydicom.dataset.FileMetaDataset()
-    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
-    meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
-    image = pydicom.Dataset()
-    image.file_meta = meta
-    image.SOPClassUID = meta.MediaStorageSOPClassUID
-    image.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
-    colour = pixels.ndim == 3 and pixels.shape[2] == 3
-    image.PhotometricInterpretation = "RGB" if colour else kind
-    image.SamplesPerPixel = 3 if colour else 1
-    if colour:
-        image.PlanarConfiguration = 0
-    image.Rows, image.Columns = pixels.shape[:2] if colour else pixels.shape[-2:]
-    if pixels.ndim == 3 and not colour:
-        image.NumberOfFrames = len(pixels)
-    bits = 8 * pixels.dtype.itemsize
-    image.BitsAllocated = image.BitsStored = bits
-    image.HighBit, image.PixelRepresentation = bits - 1, 0
-    image.PixelData = pixels.tobytes()
-    for key, value in elements.items():
-        setattr(image, key, value)
-    image.save_as(path, enforce_file_format=True)
-    return path
-
-
-DEEP = SLOPE.astype(np.uint16) * 16
-
-
-def test_a_dicom_image_is_the_same_as_its_png(tmp_path: Path) -> None:
-    loader = LoadGreyImage((32, 32))
-    png = read_radiograph(saved(tmp_path / "a.png", DEEP), loader)
-    one = read_radiograph(dicom(tmp_path / "a.dcm", DEEP), loader)
-    torch.testing.assert_close(one.image, png.image)
-    np.testing.assert_allclose(
-        read_full_size(tmp_path / "a.dcm"), read_full_size(tmp_path / "a.png"), atol=1e-6
-    )
-
-
-def test_monochrome1_is_turned_around(tmp_path: Path) -> None:
-    turned = dicom(tmp_path / "one.dcm", DEEP.max() - DEEP, "MONOCHROME1")
-    np.testing.assert_array_equal(np.asarray(decode_dicom(turned)), DEEP - DEEP.min())
-
-
-def test_slope_intercept_and_window_are_applied(tmp_path: Path) -> None:
-    path = dicom(
-        tmp_path / "a.dcm", DEEP, RescaleSlope=2, RescaleIntercept=-100, RescaleType="US",
-        WindowCenter=1100, WindowWidth=801, WindowCenterWidthExplanation="lungs",
-    )  # fmt: skip
-    # PS3.3 C.11.2.1.2.1: black up to c − 0.5 − (w − 1)/2 = 699.5, white from 1499.5
-    share = np.clip((2.0 * DEEP - 100 - 699.5) / 800, 0, 1)
-    np.testing.assert_allclose(read_full_size(path), share, atol=1e-4)
-
-
-def test_a_colour_dicom_is_read_as_grey(tmp_path: Path) -> None:
-    path = dicom(tmp_path / "a.dcm", np.stack([SLOPE] * 3, -1))
-    np.testing.assert_allclose(np.asarray(decode_dicom(path)), SLOPE - SLOPE.min(), atol=1e-4)
-
-
-def test_a_film_of_many_frames_is_refused(tmp_path: Path) -> None:
-    path = dicom(tmp_path / "a.dcm", np.stack([DEEP] * 4))
-    with pytest.raises(UserError, match=r"a\.dcm: one radiograph is needed"):
-        decode_dicom(path)
-
-
-def test_a_damaged_dicom_file_is_named(tmp_path: Path) -> None:
-    path = dicom(tmp_path / "a.dcm", DEEP)
-    whole = path.read_bytes()
-    for size in (0, 10, 200, 400, len(whole) - 1000):
-        path.write_bytes(whole[:size])
-        with pytest.raises(UserError, match=r"a\.dcm: not a readable DICOM"):
-            decode_dicom(path)
-
-
-def test_without_pydicom_the_cure_is_named_before_any_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    touch(tmp_path, "1.png", "2.dcm")
-    monkeypatch.setitem(sys.modules, "pydicom", None)
-    check_can_read(found(str(tmp_path / "1.png")))
-    with pytest.raises(UserError, match=r"pip install 'vaelab\[dicom\]'"):
-        check_can_read(found(str(tmp_path)))
-
-
-# --- 3D
-
-SETTINGS: dict[str, Any] = {
-    "modalities": ["t1c", "t2w"],
-    "roi_size": [16, 16, 16],
-    "spacing": [1.0, 1.0, 1.0],
-    "orientation": "RAS",
-    "align_to": None,
-    "with_seg": True,
-}
-
-
-def subject(folder: Path, shapes: dict[str, tuple[int, ...]]) -> Path:
-    folder.mkdir()
-    for key, shape in shapes.items():
-        volume = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-        nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), folder / f"{folder.name}-{key}.nii.gz")
-    return folder
-
-
-SAME = {"t1c": (10, 12, 14), "t2w": (10, 12, 14)}
-
-
-def test_a_subject_needs_no_segmentation_and_knows_where_it_lies(tmp_path: Path) -> None:
-    volume = read_subject(subject(tmp_path / "S", SAME), SETTINGS)
-    assert volume.image.shape == (2, 16, 16, 16)
-    assert type(volume.image) is torch.Tensor
-    # padded by 3, 2 and 1 voxels in front
-    np.testing.assert_allclose(volume.affine[:3, 3], [-3, -2, -1])
-    assert volume.original == tmp_path / "S" / "S-t1c.nii.gz"
-
-
-def test_a_subject_is_its_own_on_the_grid_that_others_are_aligned_to(tmp_path: Path) -> None:
-    folder = subject(tmp_path / "S", SAME | {"t2w": (16, 16, 16)})
-    with pytest.raises(UserError, match=r"dataset\.align_to=t1c"):
-        read_subject(folder, SETTINGS)
-    volume = read_subject(folder, SETTINGS | {"align_to": "t2w"})
-    assert volume.original.name == "S-t2w.nii.gz"
-    np.testing.assert_allclose(volume.affine, np.eye(4))
-
-
-def test_what_is_wrong_with_a_subject_is_said(tmp_path: Path) -> None:
-    folder = subject(tmp_path / "S", {"t1c": (10, 12, 14)})
-    with pytest.raises(UserError, match=r"S: no \*-t2w\.nii\.gz"):
-        read_subject(folder, SETTINGS)
-    with pytest.raises(UserError, match="does not exist"):
-        read_subject(tmp_path / "T", SETTINGS)
-    with pytest.raises(UserError, match="a file; its folder is needed"):
-        read_subject(folder / "S-t1c.nii.gz", SETTINGS)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.99])
-def test_a_truncated_series_is_named(tmp_path: Path, share: float) -> None:
-    folder = subject(tmp_path / "S", SAME)
-    path = folder / "S-t2w.nii.gz"
-    whole = path.read_bytes()
-    path.write_bytes(whole[: int(share * len(whole))])
-    what = "empty file|not a readable NIfTI file|voxels are not readable"
-    with pytest.raises(UserError, match=rf"S-t2w\.nii\.gz: .*({what})"):
-        read_subject(folder, SETTINGS)

@@ -17,7 +17,6 @@ from vaelab.evaluation.shifts import (
     Translation,
     Vignette,
     Zoom,
-    eight_bit,
     shifted,
 )
 
@@ -131,11 +130,3 @@ def test_a_turn_by_90_degrees_moves_top_to_a_side():
     turned = np.asarray(Rotation(90)(Image.fromarray(square), draw()))
     sides = turned[4, 0], turned[4, 8]
     assert sorted(sides) == pytest.approx([0, 255], abs=1e-3)
-
-
-def test_sixteen_bit_images_are_brought_to_eight_and_large_ones_shrunk():
-    deep = Image.fromarray(np.tile(np.float32([0, 65535]), (300, 50)))  # 100 × 300
-    small = eight_bit(deep, (40, 40))
-    assert small.mode == "L"
-    assert small.size == (50, 150)  # 100 // 40 = 2
-    assert eight_bit(deep, (100, 100)).getextrema() == (0, 255)

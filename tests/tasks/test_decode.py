@@ -25,7 +25,7 @@ from vaelab.latents.paths import (
 )
 from vaelab.latents.table import read_latents
 from vaelab.models.resnet3d import ResNet3dVAE
-from vaelab.tasks.decode import Decode, centred_affine
+from vaelab.tasks.decode import Decode
 
 from ..conftest import Door
 
@@ -150,7 +150,7 @@ def test_the_farthest_pair_is_found():
 def test_the_affine_has_the_axes_and_voxels_of_the_run(orientation: str, tmp_path: Path):
     folders = (str(tmp_path), str(tmp_path / "splits"), str(tmp_path / "cache"))
     data = BraTSDataModule(*folders, orientation=orientation, spacing=(1, 2, 3))
-    affine = centred_affine(data, (16, 32, 48))
+    affine = data.affine((16, 32, 48))
     assert nibabel.aff2axcodes(affine) == tuple(orientation)
     np.testing.assert_allclose(nibabel.affines.voxel_sizes(affine), [1, 2, 3])
     np.testing.assert_allclose(affine @ [7.5, 15.5, 23.5, 1], [0, 0, 0, 1], atol=1e-12)

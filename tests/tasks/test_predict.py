@@ -15,7 +15,7 @@ from PIL import Image
 
 from vaelab.errors import UserError
 from vaelab.evaluation.judging import weights_digest
-from vaelab.tasks.predict import Predict, at_full_size
+from vaelab.tasks.predict import Predict
 
 from ..conftest import Door
 
@@ -197,7 +197,7 @@ def test_a_subject_gets_a_map_that_lies_on_its_own_files(
     table = rows(output / "predictions.csv")
     assert set(table) == {whole[0], f"more/{whole[1]}", "S-1", "S-2"}
     assert "readable" in table["S-1"]["error"]
-    assert "no *-t2w.nii.gz" in table["S-2"]["error"]
+    assert "no t2w" in table["S-2"]["error"]
     assert len(list(output.rglob("*.nii.gz"))) == 2
     for place, name in ((whole[0], whole[0]), (f"more/{whole[1]}", whole[1])):
         assert float(table[place]["score"]) > 0
@@ -210,16 +210,6 @@ def test_a_subject_gets_a_map_that_lies_on_its_own_files(
         # The residual is largest where there is tissue: the map lies on the head, not beside it.
         head = original.get_fdata() > 0
         assert values[head].mean() > 1.5 * values[~head].mean()
-
-
-def test_a_heat_map_covers_the_part_of_the_image_that_it_is_about() -> None:
-    heat = np.array([[1.0, 2.0], [3.0, 4.0]])
-    full = at_full_size(heat, (0.25, 0.0, 0.75, 1.0), (4, 8))  # columns 2 to 5 of 8
-    assert full.shape == (4, 8)
-    assert not full[:, :2].any()
-    assert not full[:, 6:].any()
-    assert (full[0, 2], full[3, 5]) == (1, 4)  # corners keep their heat
-    assert full[:, 2:6].mean() == pytest.approx(2.5)
 
 
 def test_a_task_without_inputs_is_not_built() -> None:

@@ -6,7 +6,6 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +17,7 @@ from vaelab.errors import UserError
 from vaelab.evaluation.rescan import Rescan
 from vaelab.latents import seed_runs
 from vaelab.latents.seed_runs import train_seeds
-from vaelab.latents.spaces import first_scans, names_of, spacing_of
+from vaelab.latents.spaces import first_scans, names_of
 from vaelab.latents.subjects import Subject
 from vaelab.runs.history import read_history
 from vaelab.runs.status import Status, read_status
@@ -234,11 +233,6 @@ def test_more_neighbours_than_patients_allow_are_refused(
 ):
     assert door(*QUICK, f"run_dir={run_dir}", "task.neighbours=6") == 1
     assert "task.neighbours=6: 12 patients are too few; at least 14" in capfd.readouterr().out
-
-
-def test_images_have_no_size_and_are_shifted_by_pixels():
-    assert spacing_of(SimpleNamespace(settings={"image_size": [8, 8]})) is None  # type: ignore[arg-type]
-    assert spacing_of(SimpleNamespace()) is None  # type: ignore[arg-type]
 
 
 def scan(patient: str, time_point: int) -> Subject:

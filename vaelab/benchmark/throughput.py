@@ -13,23 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.transforms import (
-    Compose,
-    ConcatItemsd,
-    EnsureChannelFirstd,
-    LoadImaged,
-    NormalizeIntensityd,
-    Orientationd,
-    Resized,
-    ResizeWithPadOrCropd,
-    Spacingd,
-)
 
 from vaelab.benchmark.timing import time_in_turn
 from vaelab.data.index import Record
 from vaelab.data.module import SplitDataModule
-from vaelab.data.mri.brats import BraTSDataModule
-from vaelab.data.xray.chest_xray import ChestXrayDataModule
 
 PAGE = 1024
 """Floats in a page of memory: one of each is enough to have all of a mapped file read."""
@@ -51,7 +38,7 @@ def data_throughput(
     """
     records = data.splits["train"][:cases]
     with _quiet():
-        plain = plain_monai(data)
+        plain = data.plain_pipeline()
 
     def preprocess() -> None:
         with _scratch(folder) as cache:
@@ -103,7 +90,7 @@ def _from_cache(
     if entries:  # there are none with dataset.cache_rate=0
         ways["plain"] = lambda: [path.read_bytes() for path in entries]
         ways["epoch"] = lambda: read_all(dataset)
-        if isinstance(data, ChestXrayDataModule):  # whose images stay in memory once they are read
+        if data.keeps_samples_in_memory:  # an epoch then reads no cache
             ways["first"] = lambda: read_all(data.limited(cases, cache).dataset("train"))
     times = time_in_turn(ways, rounds, seconds=0.2, progress_bar=progress_bar)
     count = len(filled.splits["train"])
@@ -132,36 +119,6 @@ def read_all(dataset: Any) -> None:
         for value in dataset[index].values():
             if isinstance(value, torch.Tensor):
                 value.flatten()[::PAGE].sum()
-
-
-def plain_monai(data: SplitDataModule) -> Compose | None:
-    """What one would write with MONAI alone for the same samples; None for an unknown dataset."""
-    if isinstance(data, BraTSDataModule):
-        settings = data.settings
-        images = list(settings["modalities"])
-        seg = ["seg"] if settings["with_seg"] else []
-        modes = ["bilinear"] * len(images) + ["nearest"] * len(seg)
-        return Compose(
-            [
-                LoadImaged([*images, *seg], image_only=True),
-                EnsureChannelFirstd([*images, *seg]),
-                Orientationd([*images, *seg], axcodes=settings["orientation"], labels=None),
-                Spacingd([*images, *seg], pixdim=settings["spacing"], mode=modes),
-                NormalizeIntensityd(images, nonzero=settings["nonzero"], channel_wise=True),
-                ConcatItemsd(images, name="image"),
-                ResizeWithPadOrCropd(["image", *seg], spatial_size=settings["roi_size"]),
-            ]
-        )
-    if isinstance(data, ChestXrayDataModule):
-        size = data.settings["image_size"]
-        return Compose(
-            [
-                LoadImaged(["path"], image_only=True),
-                EnsureChannelFirstd(["path"]),
-                Resized(["path"], spatial_size=size),
-            ]
-        )
-    return None
 
 
 def _files(records: Sequence[Record]) -> list[str]:

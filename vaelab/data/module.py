@@ -1,7 +1,8 @@
 """What every dataset does alike: find, split by patient, remember the split, load.
 
 To add a dataset, subclass ``SplitDataModule``: say how to scan a folder and how to load a
-split. All else, phantoms included, is here.
+split. All else, phantoms included, is here; what tasks ask besides is in ``DatasetContract``. For
+folders of volumes there is more: ``vaelab.data.volumes.module``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import lightning as L
 from monai.data import DataLoader
@@ -21,6 +22,7 @@ from torch.utils.data import Dataset
 from vaelab.data.batches import EpochBatches, EpochOrder, Share, WithFillers
 from vaelab.data.build import fill_cache
 from vaelab.data.cache import check_cache
+from vaelab.data.contract import DatasetContract
 from vaelab.data.findings import Examination, Finding, file_problem, find_copies
 from vaelab.data.index import (
     Record,
@@ -32,9 +34,13 @@ from vaelab.data.index import (
 )
 from vaelab.errors import UserError
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 log = logging.getLogger(__name__)
 
-Module = TypeVar("Module", bound="SplitDataModule")
+FACTORS = "factors.csv"
+"""Beside the data: a column ``id``, and a column for each factor that is known."""
 
 
 class Phantoms(Protocol):
@@ -45,7 +51,7 @@ class Phantoms(Protocol):
         ...
 
 
-class SplitDataModule(L.LightningDataModule):
+class SplitDataModule(DatasetContract, L.LightningDataModule):
     """Loaders of one dataset, split by patient.
 
     Args:
@@ -66,9 +72,6 @@ class SplitDataModule(L.LightningDataModule):
     Raises:
         UserError: for a value that cannot work, before any data is read.
     """
-
-    channel_names: Sequence[str]
-    """What the channels of ``image`` are, in order."""
 
     def __init__(
         self,
@@ -158,13 +161,32 @@ class SplitDataModule(L.LightningDataModule):
         """The samples of one split."""
         raise NotImplementedError
 
+    def samples(self, records: Sequence[Record]) -> Dataset[Any]:
+        """Any records as samples, in their order, without random transforms.
+
+        This default reads them behind the cache, as a split of a name that is not "train".
+        """
+        part = copy.copy(self)
+        part.splits = {"any": list(records)}
+        return part.dataset("any")
+
+    def root(self) -> str | Path | None:
+        """The folder to scan; phantoms are written into it on first use."""
+        if self.phantoms is None or self.root_dir is None:
+            return self.root_dir
+        return self.phantoms.prepare(self.root_dir)
+
+    def factors(self) -> Path | None:
+        """``factors.csv`` in the folder of the data, if it is there."""
+        root = self.root()
+        table = None if root is None else Path(root) / FACTORS
+        return table if table is not None and table.is_file() else None
+
     def setup(self, stage: str | None = None) -> None:
         """Scan and split once; a split that the run has saved is kept to the letter."""
         if self.splits:
             return
-        root: str | Path | None = self.root_dir
-        if self.phantoms is not None and self.root_dir is not None:
-            root = self.phantoms.prepare(self.root_dir)
+        root = self.root()
         records = self.scan(root)
         # "train" is written last, so that without it the others are what an interrupted run left.
         if (self.splits_dir / "train.csv").is_file():
@@ -179,7 +201,7 @@ class SplitDataModule(L.LightningDataModule):
         sizes = ", ".join(f"{len(part)} {name}" for name, part in self.splits.items())
         log.info("data: %s (%s)", sizes, root)
 
-    def limited(self: Module, cases: int, cache_dir: str | Path) -> Module:
+    def limited(self, cases: int, cache_dir: str | Path) -> Self:
         """A copy, once set up, that has read nothing.
 
         Args:

@@ -213,24 +213,6 @@ def shifted(image: Image.Image, name: str, seed: int, image_id: str) -> Image.Im
     return SHIFTS[name](image, np.random.default_rng([seed, *digest[:8]]))
 
 
-def eight_bit(grey: Image.Image, at_least: tuple[int, int]) -> Image.Image:
-    """A decoded image in the unit that shifts take, shrunk while both sides stay ``at_least``.
-
-    What is brighter than 255 (16 bit) is scaled to that maximum.
-
-    Args:
-        grey: non-negative floats, as ``decode_grey`` gives them.
-        at_least: (W, H) in pixels.
-
-    Returns:
-        Mode "L", a quarter of the memory.
-    """
-    factor = min(side // least for side, least in zip(grey.size, at_least, strict=True))
-    pixels = np.asarray(grey.reduce(factor) if factor > 1 else grey)
-    brightest = max(float(pixels.max()), 255.0)
-    return Image.fromarray(np.rint(pixels * (255 / brightest)).astype(np.uint8))
-
-
 def _pixels(image: Image.Image) -> np.ndarray:
     return np.asarray(image, dtype=np.float64)
 

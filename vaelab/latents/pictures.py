@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
+from vaelab.data.contract import LABEL, SEGMENTED
 from vaelab.data.index import ENCODING
 from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
-from vaelab.latents.subjects import LABEL, SEGMENTED
 from vaelab.latents.table import Latents
 from vaelab.report.canvas import save_figure
 from vaelab.report.latent_figures import (
@@ -28,7 +28,6 @@ from vaelab.report.latent_figures import (
 
 log = logging.getLogger(__name__)
 
-FACTORS = "factors.csv"
 TUMOUR = "tumour_volume_mm3"
 USUAL = (TUMOUR, SEGMENTED, LABEL)
 """The first of these that is known is what pictures are coloured by."""
@@ -44,18 +43,15 @@ def read_covariates(path: str | None, data: SplitDataModule | None) -> Covariate
     """The columns of numbers of a table with a column ``id``.
 
     Args:
-        path: a CSV file; None takes ``factors.csv`` in the folder of the dataset, if it is there.
+        path: a CSV file; None takes the dataset's own, ``factors.csv``, if it is there.
         data: the dataset, or None where subjects are not of it.
 
     Raises:
         UserError: when a file that was named is missing or has no ``id``.
     """
     if path is None:
-        if data is None or data.root_dir is None:
-            return {}
-        root = Path(data.root_dir)
-        table = (data.phantoms.prepare(str(root)) if data.phantoms else root) / FACTORS
-        if not table.is_file():
+        table = None if data is None else data.factors()
+        if table is None:
             return {}
     else:
         table = Path(path).expanduser()

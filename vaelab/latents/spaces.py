@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaelab.assembly import Run
-from vaelab.data.module import SplitDataModule
 from vaelab.latents.probing import batches_of
 from vaelab.latents.subjects import Subject
 from vaelab.metrics.latent import ACTIVE_THRESHOLD
@@ -80,7 +78,7 @@ def encode(
     error = kl = 0.0
     values = 0
     bar = run.logging.progress_bar
-    spacing = spacing_of(run.data)
+    spacing = run.data.spacing
     for x in batches_of(run.data, scans, bar, f"encoding {name}"):
         output = model(x.to(device))
         x_hat, mu, logvar = (part.float().cpu() for part in output[:3])
@@ -101,12 +99,6 @@ def encode(
         error / values,
         kl / len(scans),
     )
-
-
-def spacing_of(data: SplitDataModule) -> list[float] | None:
-    """Size of a voxel in mm along each axis of a sample; None for images, which have no size."""
-    settings: Mapping[str, Any] = getattr(data, "settings", {})
-    return list(settings["spacing"]) if "spacing" in settings else None
 
 
 def first_scans(scans: Sequence[Subject]) -> list[int]:

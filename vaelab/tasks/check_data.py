@@ -9,7 +9,6 @@ import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -58,9 +57,7 @@ class CheckData(Task):
             UserError: at the end, when there is an error among the findings.
         """
         data = run.data
-        root: str | Path | None = data.root_dir
-        if data.phantoms is not None and data.root_dir is not None:
-            root = data.phantoms.prepare(data.root_dir)
+        root = data.root()
         records, findings = data.inventory(root)
         summary = Summary(records)
         contents: dict[str, str] = {}

@@ -17,8 +17,6 @@ from torch import Tensor
 
 from vaelab.assembly import Run, Task
 from vaelab.atomic import replacing
-from vaelab.data.module import SplitDataModule
-from vaelab.data.mri.brats import BraTSDataModule
 from vaelab.errors import UserError
 from vaelab.evaluation.judging import load_model, weights_digest
 from vaelab.latents.paths import (
@@ -52,7 +50,7 @@ class Decode(Task):
       split's mean, all other units at their mean.
 
     Each gives ``<mode>.png``: 2D images, or the central axial slice of volumes. Volumes are
-    NIfTI too, one file a modality in BraTS naming, on the grid that the network works on, its
+    NIfTI too, one file a modality, on the grid that the network works on, its
     centre at 0 mm; grey values are the network's, standard deviations of a series. All z are in
     ``z.safetensors``.
 
@@ -207,7 +205,12 @@ class _Decoder:
         return array
 
     def _save(self, x_hat: np.ndarray, mode: str, place: int, count: int) -> None:
-        affine = centred_affine(self.data, x_hat.shape[1:])
+        affine = self.data.affine(x_hat.shape[1:])
+        if affine is None:
+            raise UserError(
+                f"task.save_volumes: the voxels of a {type(self.data).__name__} have no known "
+                "size; implement affine, or use []"
+            )
         name = f"{mode}-{place:0{len(str(count - 1))}d}"
         for channel, volume in zip(self.channels, x_hat, strict=True):
             image = nibabel.Nifti1Image(volume, affine)
@@ -224,27 +227,6 @@ def _flat(x_hat: np.ndarray) -> np.ndarray:
     if x_hat.ndim == 3:
         return x_hat
     return np.stack([axial(volume, volume.shape[2] // 2) for volume in x_hat]).copy()
-
-
-def centred_affine(data: SplitDataModule, shape: Sequence[int]) -> np.ndarray:
-    """Voxel indices → mm of the run's grid, its centre at 0: (4, 4).
-
-    Raises:
-        UserError: for a dataset that does not say how large a voxel is.
-    """
-    if not isinstance(data, BraTSDataModule):
-        raise UserError(
-            f"task.save_volumes: the voxels of a {type(data).__name__} have no known size; use []"
-        )
-    axes = nibabel.orientations.axcodes2ornt(tuple(data.settings["orientation"]))
-    affine = np.eye(4)
-    affine[:3, :3] = 0
-    for axis, ((world, direction), size) in enumerate(
-        zip(axes, data.settings["spacing"], strict=True)
-    ):
-        affine[int(world), axis] = direction * size
-    affine[:3, 3] = -affine[:3, :3] @ ((np.array(shape) - 1) / 2)
-    return affine
 
 
 def _means(run: Run, model: VAE, split: str) -> tuple[Means, Means, dict[str, Any]]:

@@ -103,7 +103,7 @@ class Encode(Task):
                 "weights": run.weights.name,
                 "weights_sha256": weights_digest(run.weights),
             },
-            settings=getattr(run.data, "settings", {}),
+            settings=run.data.sample_settings(),
             folder=folder / PARTS,
         )
         shards = work.plan(subjects.members, self.shard_size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 import os
@@ -10,7 +9,6 @@ import shutil
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,7 @@ from tqdm import tqdm
 from vaelab.assembly import Run, Task
 from vaelab.atomic import write_json
 from vaelab.benchmark.variants import high_water_mark
-from vaelab.data.mri.brats import BraTSDataModule
-from vaelab.data.phantoms.mri import PhantomMRI
+from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
 from vaelab.models.resnet3d import ResNet3dVAE
 from vaelab.objective.annealing import Constant
@@ -35,7 +32,6 @@ from vaelab.training.module import VAELitModule
 
 log = logging.getLogger(__name__)
 
-FIELD_OF_VIEW = 192.0  # mm; a phantom's head fits
 SMALL = 16  # voxels a side where the size is not what grows
 SEVERAL = 3  # epochs whose median counts; one before warms up
 
@@ -89,7 +85,7 @@ class Growth(Task):
             MiB by which resident memory grows in an epoch.
 
         Raises:
-            UserError: for another dataset than the MRI phantoms.
+            UserError: for a dataset that cannot be made as large as asked.
         """
         folder = run.folder.path / "growth"
         data = self._cohort(run, folder)
@@ -122,34 +118,25 @@ class Growth(Task):
         log.info("memory grows by %.3f MiB an epoch, over %d epochs", slope, len(settled))
         return slope
 
-    def _cohort(self, run: Run, folder: Path) -> BraTSDataModule:
+    def _cohort(self, run: Run, folder: Path) -> SplitDataModule:
         """Enough phantoms for the most cases, split."""
-        data = run.data
-        if not (isinstance(data, BraTSDataModule) and isinstance(data.phantoms, PhantomMRI)):
-            raise UserError("task=growth: only dataset=phantom_mri can be made as large as asked")
-        cohort = copy.deepcopy(data)
-        patients = math.ceil(max(self.cases[-1], 4) / (1 - data.val_split)) + 1
-        cohort.phantoms = replace(
-            data.phantoms, num_patients=patients, num_followups=0, voxel_size=6.0
-        )
+        patients = math.ceil(max(self.cases[-1], 4) / (1 - run.data.val_split)) + 1
+        cohort = run.data.with_patients(patients)
         cohort.splits_dir = RunFolder(folder).splits
-        cohort.splits = {}
         cohort.setup("fit")
         return cohort
 
     def _fit(
         self,
         run: Run,
-        data: BraTSDataModule,
+        data: SplitDataModule,
         folder: Path,
         cases: int,
         side: int,
         workers: int,
         epochs: int,
     ) -> _Watch:
-        fresh = data.limited(cases, folder / f"cache_{side}")
-        size = {"roi_size": [side] * 3, "spacing": [FIELD_OF_VIEW / side] * 3}
-        fresh.settings = fresh.settings | size
+        fresh = data.limited(cases, folder / f"cache_{side}").with_side(side)
         fresh.num_workers = workers
         fresh.batch_size = min(fresh.batch_size, cases)
         model = ResNet3dVAE(

@@ -23,10 +23,8 @@ from vaelab.anomaly.scores import ModelScore, Score, score_of
 from vaelab.assembly import Run, Task
 from vaelab.atomic import replacing, write_json
 from vaelab.data.build import thread_pool
+from vaelab.data.contract import ShiftableImages
 from vaelab.data.index import Record
-from vaelab.data.xray.chest_xray import ChestXrayDataModule
-from vaelab.data.xray.grey_image import LoadGreyImage
-from vaelab.data.xray.image_checks import decode_grey
 from vaelab.errors import UserError
 from vaelab.evaluation.judging import (
     describe_score,
@@ -35,7 +33,7 @@ from vaelab.evaluation.judging import (
     load_calibration,
     load_detector,
 )
-from vaelab.evaluation.shifts import SHIFTS, eight_bit, shifted
+from vaelab.evaluation.shifts import SHIFTS, shifted
 from vaelab.metrics.detection import detection_metrics
 from vaelab.runs.folder import RunFolder
 from vaelab.runs.paths import PathText
@@ -111,14 +109,10 @@ class Robustness(Task):
             AUROC, averaged over the shifts.
 
         Raises:
-            UserError: for a run that did not learn from X-rays, or is not trained.
+            UserError: for a run that did not learn from grey images, or is not trained.
         """
         data = run.data
-        if not isinstance(data, ChestXrayDataModule):
-            raise UserError(
-                f"task=robustness: shifts are of X-ray images, and this run reads its data with "
-                f"{type(data).__name__}; name a run on chest_xray or phantom_xray with run_dir"
-            )
+        reader = data.shiftable_images()
         detector = load_detector(run)
         data.setup("test")
         own = describe_score(run.score)
@@ -142,8 +136,7 @@ class Robustness(Task):
 
         alpha = self.alpha
         clean = judge(image for batch in data.loader(split) for image in batch["image"])
-        prepare = LoadGreyImage(**data.settings)
-        machines = _Machines(records, prepare, self.seed, run.logging.progress_bar)
+        machines = _Machines(records, reader, self.seed, run.logging.progress_bar)
         found = {name: judge(machines.images(name)) for name in self.shifts}
         by_score = {
             name: _summary(clean[name], {shift: found[shift][name] for shift in found})
@@ -212,18 +205,17 @@ class _Machines:
     """The images of a split, each decoded once, as any machine would give them."""
 
     def __init__(
-        self, records: Sequence[Record], prepare: LoadGreyImage, seed: int, progress_bar: bool
+        self, records: Sequence[Record], reader: ShiftableImages, seed: int, progress_bar: bool
     ) -> None:
         self.ids = [record["id"] for record in records]
-        self.prepare = prepare
+        self.reader = reader
         self.seed = seed
         self.progress_bar = progress_bar
-        paths = [record["path"] for record in records]
-        self.greys = list(self._each("decoding", self._decode, paths))
+        self.originals = list(self._each("decoding", reader.original, records))
 
     def images(self, name: str) -> Iterator[Tensor]:
         """What the network sees of each image, (1, H, W), in the order of the records."""
-        return self._each(name, partial(self._prepared, name), self.ids, self.greys)
+        return self._each(name, partial(self._prepared, name), self.ids, self.originals)
 
     def _each(self, desc: str, work: Callable[..., T], *inputs: Sequence[Any]) -> Iterator[T]:
         """Results in order, with a progress bar; images let go of the interpreter's lock."""
@@ -237,15 +229,8 @@ class _Machines:
                 disable=not self.progress_bar,
             )
 
-    def _decode(self, path: str) -> Image.Image:
-        # Twice what training decodes: shifts such as JPEG blocks then stay finer than a pixel of
-        # the network's, as they are in a file of full size.
-        enough = (4 * self.prepare.width, 4 * self.prepare.height)
-        return eight_bit(decode_grey(path, enough), enough)
-
-    def _prepared(self, name: str, image_id: str, grey: Image.Image) -> Tensor:
-        pixels, _ = self.prepare.fit(shifted(grey, name, self.seed, image_id))
-        return torch.from_numpy(pixels)[None]
+    def _prepared(self, name: str, image_id: str, original: Image.Image) -> Tensor:
+        return self.reader.prepared(shifted(original, name, self.seed, image_id))
 
 
 def _scores(

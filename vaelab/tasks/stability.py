@@ -17,7 +17,7 @@ from vaelab.atomic import replacing, write_json
 from vaelab.errors import UserError
 from vaelab.evaluation.rescan import Rescan
 from vaelab.latents.seed_runs import train_seeds, trained_runs
-from vaelab.latents.spaces import Space, encode, first_scans, names_of, spacing_of
+from vaelab.latents.spaces import Space, encode, first_scans, names_of
 from vaelab.latents.stability_report import CHANCE, Measure, figure, markdown, table
 from vaelab.latents.subjects import Subject, own_subjects
 from vaelab.metrics.agreement import (
@@ -160,7 +160,7 @@ class Stability(Task):
             for name, path in zip(names, runs, strict=True)
         ]
         measures = self._measures(spaces, scans, first)
-        unit = "pixel" if spacing_of(run.data) is None else "mm"
+        unit = "pixel" if run.data.spacing is None else "mm"
         result = self._result(measures, spaces, scans, first)
         result["rescan"] = asdict(self.rescan) | {"unit": unit, "repeats": self.rescans}
         write_json(run.folder.result("stability", "json"), result)

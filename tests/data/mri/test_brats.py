@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from vaelab.data.index import Record
 from vaelab.data.mri.brats import BraTSDataModule
-from vaelab.data.volumes.grids import check_grids
-from vaelab.data.volumes.index import scan_brats
+from vaelab.data.volumes.settings import VolumeSettings
 from vaelab.data.volumes.transforms import preprocessing, val_pipeline
 from vaelab.errors import UserError
 
@@ -71,6 +71,10 @@ def module(root: Path | str | None, tmp_path: Path, **changed: Any) -> BraTSData
     return BraTSDataModule(root_dir=None if root is None else str(root), **(settings | changed))
 
 
+def scan(root: Path | str | None, **changed: Any) -> list[Record]:
+    return module(root, Path("/nowhere"), **changed).scan(root)
+
+
 def ready(root: Path, tmp_path: Path, **changed: Any) -> BraTSDataModule:
     data = module(root, tmp_path, **changed)
     data.setup()
@@ -92,7 +96,7 @@ def ids(data: BraTSDataModule, split: str) -> list[str]:
 
 
 def test_every_subject_is_found_in_order_with_its_patient_and_files(shared_root: Path) -> None:
-    records = scan_brats(shared_root, MODALITIES)
+    records = scan(shared_root)
     assert [(record["id"][-9:], record["patient"][-5:]) for record in records] == [
         *(("00000-000", "00000"), ("00001-000", "00001"), ("00001-001", "00001")),
         *(("00002-000", "00002"), ("00003-000", "00003")),
@@ -103,7 +107,7 @@ def test_every_subject_is_found_in_order_with_its_patient_and_files(shared_root:
         folder = shared_root / record["id"]
         assert {record[key] for key in FILES} == {str(path) for path in folder.iterdir()}
         assert all(record[key].endswith(f"-{key}.nii.gz") for key in FILES)
-    assert scan_brats(shared_root, MODALITIES) == records
+    assert scan(shared_root) == records
 
 
 def test_only_what_is_asked_for_is_needed(root: Path) -> None:
@@ -111,23 +115,23 @@ def test_only_what_is_asked_for_is_needed(root: Path) -> None:
         path.unlink()
     for path in root.glob("*/*-seg.nii.gz"):
         path.unlink()
-    records = scan_brats(root, ["t1c", "t2f"], with_seg=False)
+    records = scan(root, modalities=["t1c", "t2f"], with_seg=False)
     assert len(records) == 8
     assert records[0].keys() == {"id", "patient", "t1c", "t2f"}
 
 
 def test_another_pattern_makes_other_patients(shared_root: Path) -> None:
-    records = scan_brats(shared_root, MODALITIES, patient_pattern=r"^(BraTS)")
+    records = scan(shared_root, patient_pattern=r"^(BraTS)")
     assert {record["patient"] for record in records} == {"BraTS"}
 
 
 def test_files_beside_the_subjects_and_hidden_ones_are_not_data(root: Path) -> None:
-    expected = scan_brats(root, MODALITIES)
+    expected = scan(root)
     (root / "mapping.csv").touch()
     (root / ".ipynb_checkpoints").mkdir()
     twin = Path(expected[0]["t1c"])
     (twin.parent / f"._{twin.name}").touch()  # as an archive from a Mac unpacks
-    assert scan_brats(root, MODALITIES) == expected
+    assert scan(root) == expected
 
 
 def spoil(root: Path) -> None:
@@ -139,7 +143,7 @@ def spoil(root: Path) -> None:
 
 def test_one_error_lists_every_incomplete_subject_and_what_it_lacks(root: Path) -> None:
     spoil(root)
-    message = told(lambda: scan_brats(root, MODALITIES))
+    message = told(lambda: scan(root))
     first, *lines = message.splitlines()
     assert first.startswith(f"dataset.root_dir={root}: 3 subjects are incomplete")
     assert "dataset.skip_incomplete=true" in first
@@ -154,7 +158,7 @@ def test_skip_incomplete_leaves_them_out_and_says_so(
     root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spoil(root)
-    records = scan_brats(root, MODALITIES, skip_incomplete=True)
+    records = scan(root, skip_incomplete=True)
     found = {record["id"] for record in records}
     assert len(records) == 8 - 2
     assert not found & {"BraTS-MEN-00001-000", "BraTS-MEN-00003-000", "empty"}
@@ -162,11 +166,11 @@ def test_skip_incomplete_leaves_them_out_and_says_so(
     assert "BraTS-MEN-00003-000: no t1c, seg" in caplog.text
 
 
-def test_complete_data_raises_no_warning(
+def test_complete_data_leave_nothing_out(
     shared_root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scan_brats(shared_root, MODALITIES, skip_incomplete=True)
-    assert not caplog.records
+    scan(shared_root, skip_incomplete=True)
+    assert "left out" not in caplog.text
 
 
 @pytest.mark.parametrize("skip_incomplete", [False, True])
@@ -176,7 +180,7 @@ def test_two_files_for_one_modality_are_never_guessed_between(
     for number in (0, 2):
         name = f"BraTS-MEN-{number:05d}-000"
         shutil.copy(root / name / f"{name}-t1c.nii.gz", root / name / "copy-t1c.nii.gz")
-    message = told(lambda: scan_brats(root, MODALITIES, skip_incomplete=skip_incomplete))
+    message = told(lambda: scan(root, skip_incomplete=skip_incomplete))
     assert "2 subjects are ambiguous" in message
     for number in (0, 2):
         name = f"BraTS-MEN-{number:05d}-000"
@@ -186,10 +190,10 @@ def test_two_files_for_one_modality_are_never_guessed_between(
 def test_missing_segmentations_alone_point_to_with_seg(root: Path) -> None:
     for path in root.glob("*/*-seg.nii.gz"):
         path.unlink()
-    message = told(lambda: scan_brats(root, MODALITIES))
+    message = told(lambda: scan(root))
     assert "8 subjects are incomplete" in message
     assert "dataset.with_seg=false" in message
-    assert len(scan_brats(root, MODALITIES, with_seg=False)) == 8
+    assert len(scan(root, with_seg=False)) == 8
 
 
 def test_a_root_that_holds_nothing_is_told_what_should_be_there(tmp_path: Path) -> None:
@@ -197,13 +201,13 @@ def test_a_root_that_holds_nothing_is_told_what_should_be_there(tmp_path: Path) 
     (tmp_path / "file").touch()
     needed = "one folder per subject"
     assert "no subject found; expected folders with files named *-t1c.nii.gz" in told(
-        lambda: scan_brats(tmp_path / "empty", MODALITIES)
+        lambda: scan(tmp_path / "empty")
     )
     for name, problem in (("absent", "does not exist"), ("file", "is a file, not a folder")):
-        message = told(lambda path=tmp_path / name: scan_brats(path, MODALITIES))
+        message = told(lambda path=tmp_path / name: scan(path))
         assert message.startswith(f"dataset.root_dir={tmp_path / name}: {problem}")
         assert needed in message
-    message = told(lambda: scan_brats(None, MODALITIES))
+    message = told(lambda: scan(None))
     assert message.startswith("dataset.root_dir is not set")
     assert needed in message
 
@@ -211,7 +215,7 @@ def test_a_root_that_holds_nothing_is_told_what_should_be_there(tmp_path: Path) 
 def test_subjects_that_are_all_incomplete_leave_nothing_to_learn_from(root: Path) -> None:
     for path in root.glob("*/*-t1c.nii.gz"):
         path.unlink()
-    message = told(lambda: scan_brats(root, MODALITIES, skip_incomplete=True))
+    message = told(lambda: scan(root, skip_incomplete=True))
     assert "no subject found" in message
 
 
@@ -442,17 +446,6 @@ def test_headers_that_differ_yet_end_on_one_grid_pass(root: Path, tmp_path: Path
 real = pytest.mark.skipif(not RAW.is_dir(), reason=f"the real patient is not at {RAW}")
 
 
-def settings(**changed: Any) -> dict[str, Any]:
-    return {
-        "modalities": list(MODALITIES),
-        "roi_size": [32, 32, 32],
-        "spacing": [8.0, 8.0, 8.0],  # mm: 256 mm, a whole head
-        "orientation": "RAS",
-        "align_to": None,
-        "with_seg": False,
-    } | changed
-
-
 @real
 def test_a_raw_patient_lacks_a_segmentation_and_is_told_of_with_seg(tmp_path: Path) -> None:
     message = told(lambda: ready(RAW, tmp_path))
@@ -470,10 +463,15 @@ def test_a_raw_patients_grids_differ_and_both_shapes_are_told(tmp_path: Path) ->
 
 @real
 def test_an_aligned_raw_patient_comes_out_finished() -> None:
-    records = scan_brats(RAW, MODALITIES, with_seg=False)
-    aligned = settings(align_to="t1c")
-    check_grids(records, aligned)
-    sample = val_pipeline(preprocessing(**aligned), with_seg=False)(records[0])
+    aligned = VolumeSettings(
+        MODALITIES,
+        (32, 32, 32),
+        (8.0, 8.0, 8.0),  # 256 mm, a whole head
+        align_to="t1c",
+        with_seg=False,
+    )
+    records = scan(RAW, with_seg=False, align_to="t1c")
+    sample = val_pipeline(preprocessing(aligned), with_seg=False)(records[0])
     assert sample["image"].shape == (4, 32, 32, 32)
     assert sample["image"].isfinite().all()
     first, *others = sample["image"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import permutations, product
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from vaelab.data.inputs import read_subject
+from vaelab.data.volumes.index import series_by_name
+from vaelab.data.volumes.inputs import read_volume
 from vaelab.data.volumes.native import save_native, to_native
+from vaelab.data.volumes.settings import VolumeSettings
 
 ORIENTATIONS = [
     "".join(codes) for axes in permutations(("LR", "PA", "IS")) for codes in product(*axes)
@@ -61,22 +64,14 @@ def written(
     return path
 
 
-def settings(roi_size: int, spacing: float = 1.0, orientation: str = "RAS") -> dict[str, object]:
-    return {
-        "modalities": ["t1c"],
-        "roi_size": [roi_size] * 3,
-        "spacing": [spacing] * 3,
-        "orientation": orientation,
-        "align_to": None,
-        "with_seg": True,
-    }
-
-
 def there_and_back(
     folder: Path, original: Path, roi_size: int, spacing: float = 1.0, orientation: str = "RAS"
 ) -> nibabel.Nifti1Image:
     """A subject read as the model sees it; its brightest part, written back as if it were heat."""
-    volume = read_subject(original.parent, settings(roi_size, spacing, orientation))
+    settings = VolumeSettings(("t1c",), (roi_size,) * 3, (spacing,) * 3, orientation)
+    find_series = partial(series_by_name, pattern="*-{key}.nii.gz", keys=["t1c"])
+    volume = read_volume(original.parent, find_series, settings)
+    assert volume.affine is not None
     seen = volume.image[0].numpy()
     heat = np.clip(seen - 0.3 * seen.max(), 0, None)
     save_native(heat, volume.affine, volume.original, folder / "map.nii.gz")

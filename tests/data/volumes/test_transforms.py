@@ -26,9 +26,10 @@ from monai.transforms import (
 )
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
+from vaelab.data.volumes.intensity import mean_and_deviation
+from vaelab.data.volumes.settings import VolumeSettings
 from vaelab.data.volumes.transforms import (
     RandCropIfLargerd,
-    mean_and_deviation,
     preprocessing,
     train_pipeline,
     val_pipeline,
@@ -65,15 +66,9 @@ def subject(
 
 
 def steps(roi_size: Sequence[int] = (24, 24, 24), **changed: Any) -> list[Any]:
-    settings: dict[str, Any] = {
-        "modalities": MODALITIES,
-        "roi_size": roi_size,
-        "spacing": (1.0, 1.0, 1.0),
-        "orientation": "RAS",
-        "align_to": None,
-        "with_seg": True,
-    }
-    return preprocessing(**(settings | changed))
+    return preprocessing(
+        VolumeSettings(**{"modalities": MODALITIES, "roi_size": roi_size} | changed)
+    )
 
 
 def sample(record: Mapping[str, Any], **changed: Any) -> dict[str, Any]:

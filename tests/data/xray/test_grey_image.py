@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vaelab.data.xray.grey_image import LoadGreyImage, trim_dark_border
+from vaelab.data.xray.grey_image import LoadGreyImage, eight_bit, trim_dark_border
 from vaelab.errors import UserError
 
 SHARED = Path(__file__).parents[3].parent / "shared" / "data"
@@ -248,3 +248,11 @@ def test_real_images_decoded_small_are_those_decoded_in_full() -> None:
     assert paths
     for path in paths:
         assert (load(path)[0] - decoded_in_full(path)).abs().mean() < DRAFT_TOLERANCE
+
+
+def test_sixteen_bit_images_are_brought_to_eight_and_large_ones_shrunk():
+    deep = Image.fromarray(np.tile(np.float32([0, 65535]), (300, 50)))  # 100 × 300
+    small = eight_bit(deep, (40, 40))
+    assert small.mode == "L"
+    assert small.size == (50, 150)  # 100 // 40 = 2
+    assert eight_bit(deep, (100, 100)).getextrema() == (0, 255)

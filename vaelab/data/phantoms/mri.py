@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import csv
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,6 +76,10 @@ class PhantomMRI:
             raise _refusal("voxel_size", self.voxel_size, "must lie between 0.5 and 6 mm; try 2.0")
         if self.seed < 0:
             raise _refusal("seed", self.seed, "must not be negative; try 0")
+
+    def with_patients(self, count: int) -> PhantomMRI:
+        """As many patients, seen once each, in files as small as can be."""
+        return replace(self, num_patients=count, num_followups=0, voxel_size=6.0)
 
     def prepare(self, root_dir: str | os.PathLike[str]) -> Path:
         """Return the cohort's folder below ``root_dir``, writing it whole on first use."""

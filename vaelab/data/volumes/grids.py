@@ -12,6 +12,7 @@ import numpy as np
 
 from vaelab.data.findings import Examination, Finding, errors
 from vaelab.data.index import Record, enumerate_names
+from vaelab.data.volumes.settings import VolumeSettings
 from vaelab.data.volumes.transforms import CheckSameGridd, preprocessing
 from vaelab.data.volumes.volume_checks import (
     Grid,
@@ -25,18 +26,13 @@ from vaelab.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def volume_keys(settings: Mapping[str, Any]) -> list[str]:
-    """Keys of a record's files: the modalities and, if there is one, the segmentation."""
-    return [*settings["modalities"], *(["seg"] if settings["with_seg"] else [])]
-
-
-def sound_preprocessing(settings: Mapping[str, Any]) -> list[Any]:
+def sound_preprocessing(settings: VolumeSettings) -> list[Any]:
     """``preprocessing`` that refuses, by name, a file that is damaged or holds no usable values."""
-    load, *steps = preprocessing(**settings)
-    return [LoadSoundVolumesd(load, volume_keys(settings)), *steps]
+    load, *steps = preprocessing(settings)
+    return [LoadSoundVolumesd(load, settings.keys, settings.labels), *steps]
 
 
-def check_grids(records: Sequence[Record], settings: Mapping[str, Any]) -> None:
+def check_grids(records: Sequence[Record], settings: VolumeSettings) -> None:
     """Find subjects whose series do not share a grid, before any time is spent on training.
 
     Only headers are read; a subject whose headers differ is spaced as training would, since
@@ -51,7 +47,7 @@ def check_grids(records: Sequence[Record], settings: Mapping[str, Any]) -> None:
     for record in records:
         grids: dict[str, Grid] = {}
         broken = False
-        for key in volume_keys(settings):
+        for key in settings.keys:
             image, findings = examine_header(record[key])
             problems += [str(finding) for finding in errors(findings)]
             odd += [finding for finding in findings if finding.severity == "warning"]
@@ -73,12 +69,10 @@ def check_grids(records: Sequence[Record], settings: Mapping[str, Any]) -> None:
         log.warning("odd headers; task=check_data lists all of them:%s", enumerate_names(lines))
 
 
-def grid_problem(
-    record: Record, grids: Mapping[str, Grid], settings: Mapping[str, Any]
-) -> str | None:
+def grid_problem(record: Record, grids: Mapping[str, Grid], settings: VolumeSettings) -> str | None:
     """Why the files of a subject do not end on one grid, or None if they do."""
     reference = next(iter(grids.values()))
-    if settings["align_to"] or all(_equal(grid, reference) for grid in grids.values()):
+    if settings.align_to or all(_equal(grid, reference) for grid in grids.values()):
         return None
     item: Any = dict(record)
     try:
@@ -91,7 +85,7 @@ def grid_problem(
     return None
 
 
-def examine_subject(record: Record, settings: Mapping[str, Any]) -> Examination:
+def examine_record(record: Record, settings: VolumeSettings) -> Examination:
     """All that the files of a subject say; an incomplete one is examined as far as it goes.
 
     Facts are ``shape``, ``spacing [mm]`` and ``orientation`` of the first file, the range of each
@@ -101,9 +95,9 @@ def examine_subject(record: Record, settings: Mapping[str, Any]) -> Examination:
     facts: dict[str, str | float] = {}
     contents: dict[str, str] = {}
     grids: dict[str, Grid] = {}
-    keys = volume_keys(settings)
+    keys = settings.keys
     for key in (key for key in keys if key in record):
-        one, grid = examine_volume(record[key], key == "seg")
+        one, grid = examine_volume(record[key], key == "seg", settings.labels)
         findings += one.findings
         for name, value in one.facts.items():
             ranged = name in ("minimum", "maximum")

@@ -1,9 +1,12 @@
-"""Which subjects a BraTS tree holds, and what each of them lacks."""
+"""Which records a tree of folders holds, one a folder, and what each of them lacks."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +15,29 @@ from vaelab.errors import UserError
 
 log = logging.getLogger(__name__)
 
-PATIENT_PATTERN = r"^(.+)-\d+$"
-ROOT_HINT = "a folder with one folder per subject is needed, e.g. BraTS-MEN-Train"
+ROOT_HINT = "a folder with one folder per subject is needed"
+
+FindSeries = Callable[[Path], dict[str, list[Path]]]
+"""Key → files in the folder of a record that may be this series; one is wanted."""
 
 
-class Subjects(NamedTuple):
+def series_by_name(folder: Path, pattern: str, keys: Sequence[str]) -> dict[str, list[Path]]:
+    """Key → files in a folder by their names, in order; hidden ones are not data.
+
+    Args:
+        folder: of one record.
+        pattern: of a name, as in a shell, with ``{key}`` in it.
+        keys: of the series.
+    """
+    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    patterns = {key: pattern.format(key=escape(key)) for key in keys}
+    return {
+        key: [folder / name for name in names if fnmatchcase(name, wanted)]
+        for key, wanted in patterns.items()
+    }
+
+
+class FoundRecords(NamedTuple):
     """What the folders under a root hold."""
 
     complete: list[Record]
@@ -28,69 +49,67 @@ class Subjects(NamedTuple):
     """Names of links that lead nowhere."""
 
 
-def index_subjects(root: Path, keys: Sequence[str], patient_pattern: str) -> Subjects:
+def find_records(root: Path, find_series: FindSeries, patient_pattern: str) -> FoundRecords:
     """Look into every folder of ``root``, hidden ones apart, ordered by id."""
-    subjects = Subjects([], [], [], [])
+    records = FoundRecords([], [], [], [])
     for folder in sorted(root.glob("[!.]*")):
         if folder.is_symlink() and not folder.exists():
-            subjects.lost.append(folder.name)
+            records.lost.append(folder.name)
         if not folder.is_dir():
             continue
-        there = sorted(folder.glob("[!.]*.nii.gz"))
-        found = {key: [p for p in there if p.name[1:].endswith(f"-{key}.nii.gz")] for key in keys}
-        missing = [key for key, paths in found.items() if not paths]
-        twice = [key for key, paths in found.items() if len(paths) > 1]
+        series = find_series(folder)
+        missing = [key for key, paths in series.items() if not paths]
+        twice = [key for key, paths in series.items() if len(paths) > 1]
         record: Record = {"id": folder.name, "patient": patient_of(folder.name, patient_pattern)}
-        record |= {key: str(paths[0]) for key, paths in found.items() if len(paths) == 1}
+        record |= {key: str(paths[0]) for key, paths in series.items() if len(paths) == 1}
         if twice:
-            names = ", ".join(path.name for key in twice for path in found[key])
-            subjects.ambiguous.append((record, f"{', '.join(twice)} ({names})"))
+            names = ", ".join(path.name for key in twice for path in series[key])
+            records.ambiguous.append((record, f"{', '.join(twice)} ({names})"))
         elif missing:
-            subjects.incomplete.append((record, ", ".join(missing)))
+            records.incomplete.append((record, ", ".join(missing)))
         else:
-            subjects.complete.append(record)
-    return subjects
+            records.complete.append(record)
+    return records
 
 
-def scan_brats(
+def usable_records(
     root_dir: str | Path | None,
-    modalities: Sequence[str],
-    with_seg: bool = True,
-    skip_incomplete: bool = False,
-    patient_pattern: str = PATIENT_PATTERN,
+    find_series: FindSeries,
+    patient_pattern: str,
+    skip_incomplete: bool,
+    expected: str,
 ) -> list[Record]:
-    """Index every subject folder under ``root_dir``, ordered by id.
+    """Index every folder of a record under ``root_dir``, ordered by id.
 
     Args:
-        root_dir: folder that holds one folder per subject.
-        modalities: endings to look for, as in ``*-t1c.nii.gz``.
-        with_seg: whether a ``*-seg.nii.gz`` is needed too.
-        skip_incomplete: leave incomplete subjects out, with a warning that names them.
-        patient_pattern: regular expression whose group 1 is the patient in a subject's name.
+        root_dir: folder that holds one folder per record.
+        find_series: finds the files in it.
+        patient_pattern: regular expression whose group 1 is the patient in a record's name.
+        skip_incomplete: leave incomplete records out, with a warning that names them.
+        expected: the files of a record, in words.
 
     Returns:
-        One record per subject: a path for each modality, ``seg`` if asked for, ``id``, ``patient``.
+        One record per folder: a path for each key, ``id``, ``patient``.
 
     Raises:
-        UserError: for a root that holds nothing, or listing every incomplete or ambiguous subject.
+        UserError: for a root that holds nothing, or listing every incomplete or ambiguous record.
     """
     root = check_root(root_dir, ROOT_HINT)
-    keys = [*modalities, "seg"] if with_seg else [*modalities]
-    subjects = index_subjects(root, keys, patient_pattern)
-    if subjects.ambiguous:
-        lines = [f"{record['id']}: more than one file for {what}" for record, what in subjects[2]]
+    records = find_records(root, find_series, patient_pattern)
+    if records.ambiguous:
+        lines = [f"{record['id']}: more than one file for {what}" for record, what in records[2]]
         raise UserError(
             f"dataset.root_dir={root}: {len(lines)} subjects are ambiguous; keep one file for "
             f"each modality:{enumerate_names(lines)}"
         )
-    if subjects.lost:
+    if records.lost:
         raise UserError(
-            f"dataset.root_dir={root}: {len(subjects.lost)} subjects are links that lead nowhere; "
-            f"fetch what they point to or remove them:{enumerate_names(subjects.lost)}"
+            f"dataset.root_dir={root}: {len(records.lost)} subjects are links that lead nowhere; "
+            f"fetch what they point to or remove them:{enumerate_names(records.lost)}"
         )
-    incomplete = [f"{record['id']}: no {missing}" for record, missing in subjects.incomplete]
+    incomplete = [f"{record['id']}: no {missing}" for record, missing in records.incomplete]
     if incomplete and not skip_incomplete:
-        seg_only = with_seg and all(missing == "seg" for _, missing in subjects.incomplete)
+        seg_only = all(missing == "seg" for _, missing in records.incomplete)
         without = " (or dataset.with_seg=false, for data that has none)" if seg_only else ""
         raise UserError(
             f"dataset.root_dir={root}: {len(incomplete)} subjects are incomplete; complete them or "
@@ -101,13 +120,13 @@ def scan_brats(
         log.warning(
             "%d incomplete subjects left out:%s", len(incomplete), enumerate_names(incomplete)
         )
-    if not subjects.complete:
-        raise UserError(nothing_found(root, keys))
-    return subjects.complete
+    if not records.complete:
+        raise UserError(nothing_found(root, expected))
+    return records.complete
 
 
-def nothing_found(root: Path, keys: Sequence[str]) -> str:
-    """The sentence for a root without subjects."""
-    return f"dataset.root_dir={root}: no subject found; expected folders with files named " + (
-        ", ".join(f"*-{key}.nii.gz" for key in keys)
+def nothing_found(root: Path, expected: str) -> str:
+    """The sentence for a root without records."""
+    return (
+        f"dataset.root_dir={root}: no subject found; expected folders with files named {expected}"
     )

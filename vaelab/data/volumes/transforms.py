@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -17,12 +16,12 @@ from monai.data import MetaTensor, NibabelReader
 from monai.data.utils import AFFINE_TOL
 from monai.transforms import (
     CastToTyped,
-    CenterSpatialCrop,
     Compose,
     ConcatItemsd,
     EnsureChannelFirstd,
     LoadImaged,
     MapTransform,
+    NormalizeIntensityd,
     Orientationd,
     RandSpatialCropd,
     ResampleToMatchd,
@@ -32,12 +31,13 @@ from monai.transforms import (
     ToTensord,
 )
 
+from vaelab.data.volumes.intensity import Standardised
+from vaelab.data.volumes.settings import VolumeSettings
 from vaelab.data.volumes.voxels import read_voxels
 from vaelab.errors import UserError
 
 # Grids that agree to a tenth of a voxel are one grid: headers are rounded when they are written.
 GRID_TOLERANCE = 0.1
-PIECE = 2**15  # voxels that are summed at once
 
 
 class CheckSameGridd(MapTransform):
@@ -134,82 +134,13 @@ class SpacedIfNeededd(Spacingd):
         )
 
 
-class Standardised(MapTransform):
-    """Subtract each volume's mean and divide by its standard deviation; the centre is kept.
-
-    What MONAI's ``NormalizeIntensityd(nonzero, channel_wise=True)`` and then
-    ``CenterSpatialCropd`` do, in less time and memory, because what is cropped off is only
-    measured; and to the same bits whatever the number of threads. A constant volume becomes 0.
-
-    Args:
-        keys: of the volumes.
-        roi_size: (D, H, W) of the part that is kept; a shorter axis stays as it is.
-        nonzero: measure and change only voxels that are not 0, as skull-stripped background is.
-    """
-
-    def __init__(self, keys: Sequence[str], roi_size: Sequence[int], nonzero: bool = False) -> None:
-        super().__init__(keys)
-        self.crop = CenterSpatialCrop(roi_size)
-        self.nonzero = nonzero
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Standardise volumes of shape (1, D, H, W) into float32."""
-        result = dict(data)
-        for key in self.key_iterator(result):
-            voxels = result[key].numpy()
-            mean, deviation = mean_and_deviation(voxels[voxels != 0] if self.nonzero else voxels)
-            kept = self.crop(result[key]).contiguous()  # cropped, and here still small
-            result[key] = (kept - mean).div_(deviation or 1.0)
-            if self.nonzero:
-                result[key][kept == 0] = 0.0
-        return result
-
-
-def mean_and_deviation(voxels: np.ndarray) -> tuple[float, float]:
-    """Mean and population standard deviation, summed in float64.
-
-    Both are 0 of nothing. Piece by piece: pieces stay in the cache of the processor, and their
-    order is always the same.
-    """
-    flat = voxels.ravel(order="K")
-    if not flat.size:
-        return 0.0, 0.0
-    origin = float(flat[0])  # near the values, so that the squares do not cancel; exact if constant
-    total = squares = 0.0
-    for start in range(0, flat.size, PIECE):
-        piece = flat[start : start + PIECE].astype(np.float64)
-        piece -= origin
-        total += float(piece.sum())
-        squares += float(np.einsum("i,i", piece, piece))
-    mean = total / flat.size
-    variance = max(squares / flat.size - mean**2, 0.0)
-    return origin + mean, math.sqrt(variance)
-
-
-def preprocessing(
-    modalities: Sequence[str],
-    roi_size: Sequence[int],
-    spacing: Sequence[float],
-    orientation: str,
-    align_to: str | None,
-    with_seg: bool,
-    nonzero: bool = False,
-) -> list[Any]:
+def preprocessing(settings: VolumeSettings) -> list[Any]:
     """The deterministic transforms: a record of paths → ``image`` and ``seg`` at ``roi_size``.
 
     ``image`` is float32 of shape (C, D, H, W), ``seg`` uint8 labels of shape (1, D, H, W).
-
-    Args:
-        modalities: keys of the volumes, in the order of the channels of ``image``.
-        roi_size: (D, H, W) in voxels of the result, by centred padding or cropping.
-        spacing: voxel size in mm, for each axis.
-        orientation: axis codes, such as "RAS".
-        align_to: modality onto whose grid the others are resampled, or None to demand one grid.
-        with_seg: whether records have a ``seg``.
-        nonzero: standardise voxels that are not 0 among themselves and leave the others at 0.
     """
-    seg = ["seg"] if with_seg else []
-    volumes = [*modalities, *seg]
+    volumes, modalities, align_to = settings.keys, settings.modalities, settings.align_to
+    seg = [key for key in volumes if key not in modalities]
     modes = dict.fromkeys(modalities, "bilinear") | dict.fromkeys(seg, "nearest")
     spaced = [align_to] if align_to else volumes
     matched = [key for key in volumes if key not in spaced]
@@ -221,16 +152,41 @@ def preprocessing(
         _load(volumes),
         EnsureChannelFirstd(volumes),
         # labels=None: take the axes from the affine, where MONAI's default labels warn.
-        Orientationd(volumes, axcodes=orientation, labels=None),
-        SpacedIfNeededd(spaced, pixdim=tuple(spacing), mode=[modes[key] for key in spaced]),
+        Orientationd(volumes, axcodes=settings.orientation, labels=None),
+        SpacedIfNeededd(spaced, pixdim=settings.spacing, mode=[modes[key] for key in spaced]),
         *align,
         CheckSameGridd(volumes),
-        Standardised(modalities, tuple(roi_size), nonzero),
-        ResizeWithPadOrCropd(volumes, spatial_size=tuple(roi_size)),  # first, to concatenate less
+        *settings.intensity(),
+        ResizeWithPadOrCropd(volumes, spatial_size=settings.roi_size),  # first: less to concatenate
         ConcatItemsd(modalities, name="image"),
         SelectItemsd(["image", *seg, "id"]),  # the single modalities would double the cache
-        CastToTyped(["image", *seg], dtype=[torch.float32, *([torch.uint8] if with_seg else [])]),
+        CastToTyped(["image", *seg], dtype=[torch.float32, *([torch.uint8] * len(seg))]),
     ]
+
+
+def plain_pipeline(settings: VolumeSettings) -> Compose:
+    """What one would write with MONAI alone for the same samples."""
+    volumes, modalities = settings.keys, settings.modalities
+    modes = ["bilinear" if key in modalities else "nearest" for key in volumes]
+    intensity = [
+        NormalizeIntensityd(step.keys, nonzero=step.nonzero, channel_wise=True)
+        if isinstance(step, Standardised)
+        else step
+        for step in settings.intensity()
+    ]
+    return Compose(
+        [
+            LoadImaged(volumes, image_only=True),
+            EnsureChannelFirstd(volumes),
+            Orientationd(volumes, axcodes=settings.orientation, labels=None),
+            Spacingd(volumes, pixdim=settings.spacing, mode=modes),
+            *intensity,
+            ConcatItemsd(modalities, name="image"),
+            ResizeWithPadOrCropd(
+                ["image", *volumes[len(modalities) :]], spatial_size=settings.roi_size
+            ),
+        ]
+    )
 
 
 class RandCropIfLargerd(RandSpatialCropd):

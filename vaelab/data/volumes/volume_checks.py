@@ -11,7 +11,7 @@ import math
 import os
 import struct
 import zlib
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import nibabel
@@ -43,7 +43,6 @@ MAX_VOXELS = 2**30  # 4 GB as float32; a header that claims more is damaged
 MAX_SPACING = 20.0  # mm
 USUAL_SIDE = (50.0, 500.0)  # mm, of the field of view
 POSSIBLE_SIDE = (5.0, 2000.0)  # mm; beyond, resampling would leave one voxel or fill the memory
-LABELS = frozenset(range(4))  # of BraTS 2023: background, necrosis, oedema, enhancing tumour
 FEW_VALUES = 10  # an MRI series has thousands
 
 LEAVE_OUT = "replace the file or leave the subject out"
@@ -96,7 +95,9 @@ def examine_header(path: str) -> tuple[Any, list[Finding]]:
     return image, wrong or [*_length_findings(path, image), *_affine_findings(path, image, raw)]
 
 
-def examine_volume(path: str, is_seg: bool) -> tuple[Examination, Grid | None]:
+def examine_volume(
+    path: str, is_seg: bool, labels: Collection[int] | None = None
+) -> tuple[Examination, Grid | None]:
     """All that header and voxels say; the grid if there is one.
 
     Facts are ``shape``, ``spacing [mm]``, ``orientation`` and those of ``examine_voxels``.
@@ -116,7 +117,9 @@ def examine_volume(path: str, is_seg: bool) -> tuple[Examination, Grid | None]:
         except UNREADABLE as error:
             findings.append(_unreadable(path, error))
         else:
-            more, values = examine_voxels(path, voxels, is_seg, abs(np.linalg.det(grid.affine)))
+            more, values = examine_voxels(
+                path, voxels, is_seg, abs(np.linalg.det(grid.affine)), labels
+            )
             findings += more
             facts |= values
             # nibabel's arrays are in Fortran's order: transposed there is nothing to copy.
@@ -125,7 +128,11 @@ def examine_volume(path: str, is_seg: bool) -> tuple[Examination, Grid | None]:
 
 
 def examine_voxels(
-    path: str, voxels: np.ndarray, is_seg: bool, voxel_volume: float = 1.0
+    path: str,
+    voxels: np.ndarray,
+    is_seg: bool,
+    voxel_volume: float = 1.0,
+    labels: Collection[int] | None = None,
 ) -> tuple[list[Finding], dict[str, float]]:
     """What is wrong with decoded values, and facts about them.
 
@@ -134,6 +141,7 @@ def examine_voxels(
         voxels: any real dtype.
         is_seg: whether they should be labels.
         voxel_volume: mm³.
+        labels: that a segmentation may have; None: any.
 
     Returns:
         Findings, and ``minimum``, ``maximum`` of a series or ``label <n> [mL]`` of labels.
@@ -144,7 +152,7 @@ def examine_voxels(
         what = "holds voxels that are NaN or infinite"
         return [Finding("error", path, what, LEAVE_OUT, detail)], {}
     if is_seg:
-        return _examine_labels(path, voxels, (low, high), voxel_volume)
+        return _examine_labels(path, voxels, (low, high), voxel_volume, labels)
     facts = {"minimum": low, "maximum": high}
     if low == high:
         what = "a constant volume shows nothing"
@@ -165,11 +173,15 @@ class LoadSoundVolumesd(Transform):
     Args:
         load: the ``LoadImaged`` that loads one key after another, with a reader that tells damage.
         keys: what it loads; ``seg`` holds labels.
+        labels: that it may have; None: any.
     """
 
-    def __init__(self, load: Transform, keys: Sequence[str]) -> None:
+    def __init__(
+        self, load: Transform, keys: Sequence[str], labels: Collection[int] | None = None
+    ) -> None:
         self.load = load
         self.keys = list(keys)
+        self.labels = labels
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Load all keys.
@@ -185,7 +197,10 @@ class LoadSoundVolumesd(Transform):
             _refuse([finding for one in whole for finding in one.findings])
             raise UserError(f"{data['id']}: cannot be loaded ({error})") from error
         voxels = {key: loaded[key].numpy() for key in self.keys}
-        found = [examine_voxels(str(data[key]), voxels[key], key == "seg") for key in self.keys]
+        found = [
+            examine_voxels(str(data[key]), voxels[key], key == "seg", labels=self.labels)
+            for key in self.keys
+        ]
         _refuse([finding for findings, _ in found for finding in findings])
         return loaded
 
@@ -196,7 +211,11 @@ def _refuse(findings: Sequence[Finding]) -> None:
 
 
 def _examine_labels(
-    path: str, labels: np.ndarray, limits: tuple[float, float], voxel_volume: float
+    path: str,
+    labels: np.ndarray,
+    limits: tuple[float, float],
+    voxel_volume: float,
+    known: Collection[int] | None,
 ) -> tuple[list[Finding], dict[str, float]]:
     low, high = limits
     what = "a segmentation needs whole numbers from 0 to 255; is a series in its place?"
@@ -213,12 +232,12 @@ def _examine_labels(
         for label in present
         if label
     }
-    unknown = [label for label in present if label not in LABELS]
+    unknown = [label for label in present if known is not None and label not in known]
     if len(unknown) > FEW_VALUES:
         return [Finding("error", path, what, LEAVE_OUT, f"{len(present)} different")], {}
     found: list[Finding] = []
     if unknown:
-        what = f"labels that BraTS does not have, which are {', '.join(map(str, sorted(LABELS)))}"
+        what = f"labels beside the known {', '.join(map(str, sorted(known or ())))}"
         cure = "look what they mean; they are kept"
         found.append(Finding("warning", path, what, cure, ", ".join(map(str, unknown))))
     if high == 0:

@@ -8,26 +8,25 @@ look for leaks.
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from monai.transforms import Compose
+from monai.data import Dataset as MonaiDataset
+from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, Resized
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
-from vaelab.data.build import check_room, find_missing, map_blocks, thread_pool
 from vaelab.data.cache import cached_dataset
+from vaelab.data.contract import LABEL, Covariate, InputSample, Paint, ShiftableImages
 from vaelab.data.findings import Examination, Finding
 from vaelab.data.index import Record, check_root, enumerate_names, split_by_patient
+from vaelab.data.inputs import Input
 from vaelab.data.module import Phantoms, SplitDataModule
-from vaelab.data.xray.grey_image import LoadGreyImage
-from vaelab.data.xray.image_checks import HARD_LIMIT, MAX_PIXELS, examine_image
+from vaelab.data.xray.grey_image import ImageSettings
+from vaelab.data.xray.image_checks import MAX_PIXELS, examine_image
 from vaelab.data.xray.index import (
     HINT,
     NORMAL,
@@ -37,83 +36,13 @@ from vaelab.data.xray.index import (
     missing_folders,
     scan_chest_xray,
 )
-from vaelab.data.xray.leaks import check_no_sick, drop_seen_in_test, seen_in_test, sick_leaks
+from vaelab.data.xray.inputs import find_radiographs, read_radiograph, save_overlay
+from vaelab.data.xray.leaks import check_no_sick, seen_in_test, sick_leaks
+from vaelab.data.xray.memory import ImagesInMemory, UnreadableImagesError, read_all
+from vaelab.data.xray.splits import split_chest_xray
 from vaelab.errors import UserError
 
 TEST_SPLITS = ("test", "test_full")  # the only ones with sick images
-
-
-def split_chest_xray(
-    records: Sequence[Record], val_split: float, seed: int, test_per_class: int | None = None
-) -> dict[str, list[Record]]:
-    """Normal images for training and validation, as many sick as normal ones for testing.
-
-    Args:
-        records: as ``scan_chest_xray`` gives them.
-        val_split: share of the patients of the training pool kept for validation, in (0, 1).
-        seed: of both draws.
-        test_per_class: images of each class in the test split; None takes all of the rarer class.
-
-    Returns:
-        ``train``, ``val``, ``test`` and ``test_full``, all test images of both classes; the pool
-        loses, with a warning, what test images show too.
-
-    Raises:
-        UserError: when ``test_per_class`` asks for more than there is.
-    """
-    pool = [r for r in records if r["part"] != "test" and r["label"] == 0]
-    test = [r for r in records if r["part"] == "test"]
-    pool = drop_seen_in_test(pool, [r for r in test if r["label"] == 0])
-    train, val = split_by_patient(pool, val_split, seed)
-    balanced = _balanced(test, seed, test_per_class)
-    return {"train": train, "val": val, "test": balanced, "test_full": test}
-
-
-def _balanced(test: Sequence[Record], seed: int, per_class: int | None) -> list[Record]:
-    """As many normal as sick test images, drawn by seed, in the order of the draw."""
-    classes = [[r for r in test if r["label"] == label] for label in (0, 1)]
-    available = min(len(members) for members in classes)
-    if per_class is not None and not 0 < per_class <= available:
-        raise UserError(
-            f"dataset.test_per_class={per_class}: from 1 to {available} images of each class can "
-            "be drawn; null takes all"
-        )
-    draw = random.Random(seed)
-    chosen = [draw.sample(members, per_class or available) for members in classes]
-    return [record for members in chosen for record in members]
-
-
-class UnreadableImagesError(UserError):
-    """Lists every image that cannot be learned from or judged, and why."""
-
-    def __init__(self, images: Sequence[str]) -> None:
-        self.images = list(images)
-        super().__init__(
-            f"{len(images)} images cannot be read; remove or replace them:{enumerate_names(images)}"
-        )
-
-
-class ImagesInMemory(Dataset[dict[str, Any]]):
-    """Decoded images of one split: each is decoded once in a run, whatever the epochs."""
-
-    def __init__(
-        self,
-        images: Tensor,
-        labels: Sequence[int],
-        ids: Sequence[str],
-        masks: Tensor | None = None,
-    ) -> None:
-        self.images = images  # (N, 1, H, W)
-        self.labels = list(labels)
-        self.ids = list(ids)
-        self.masks = masks  # as images, uint8; None where the data have none
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        sample = {"image": self.images[index], "label": self.labels[index], "id": self.ids[index]}
-        return sample if self.masks is None else sample | {"mask": self.masks[index]}
 
 
 class ChestXrayDataModule(SplitDataModule):
@@ -139,6 +68,8 @@ class ChestXrayDataModule(SplitDataModule):
     """
 
     channel_names = ("x-ray",)
+    keeps_samples_in_memory = True
+    paints_maps = True
 
     def __init__(
         self,
@@ -169,19 +100,7 @@ class ChestXrayDataModule(SplitDataModule):
             raise UserError(
                 f"dataset.calibration_split={calibration_split}: a share from 0 to below 1; try 0.1"
             )
-        if len(image_size) != 2 or not all(side > 0 for side in image_size):
-            raise UserError(
-                f"dataset.image_size={list(image_size)}: two sides in pixels; try [128,128]"
-            )
-        if not 1 <= max_pixels <= HARD_LIMIT:
-            raise UserError(
-                f"dataset.max_pixels={max_pixels}: from 1 to {HARD_LIMIT}; try 80000000"
-            )
-        self.settings: dict[str, Any] = {
-            "image_size": list(image_size),
-            "trim_border": trim_border,
-            "max_pixels": max_pixels,
-        }
+        self.settings = ImageSettings(tuple(image_size), trim_border, max_pixels)
         self.test_per_class = test_per_class
         self.calibration_split = calibration_split
         self._decoded: dict[str, ImagesInMemory] = {}
@@ -216,7 +135,7 @@ class ChestXrayDataModule(SplitDataModule):
 
     def examine(self, record: Record) -> Examination:
         """Header and pixels of an image; its part and class are facts too."""
-        seen = examine_image(record["path"], self.settings["max_pixels"])
+        seen = examine_image(record["path"], self.settings.max_pixels)
         group = f"{record['part']}/{(NORMAL, SICK)[record['label']]}"
         return replace(seen, facts={"group": group, **seen.facts})
 
@@ -268,6 +187,51 @@ class ChestXrayDataModule(SplitDataModule):
             self._decoded[split] = self._decode(split)
         return self._decoded[split]
 
+    # ------------------------------------------------------------- what tasks ask
+
+    def samples(self, records: Sequence[Record]) -> Dataset[Any]:
+        """Any records, each decoded when it is asked for; none stays in memory."""
+        found = [{key: record[key] for key in ("id", "path", "label")} for record in records]
+        return MonaiDataset(found, self.settings.loader())
+
+    def sample_settings(self) -> dict[str, Any]:
+        """The settings of decoding."""
+        return asdict(self.settings)
+
+    @property
+    def covariates(self) -> Mapping[str, Covariate]:
+        """The class."""
+        return {LABEL: lambda sample: float(sample[LABEL])}
+
+    def find_inputs(self, inputs: str | Sequence[str], output_dir: Path) -> list[Input]:
+        """JPEG, PNG and DICOM files."""
+        return find_radiographs(inputs, output_dir)
+
+    def read_input(self, path: Path) -> InputSample:
+        """An image file."""
+        return read_radiograph(path, self.settings.loader())
+
+    def save_map(self, heatmap: Tensor, sample: InputSample, stem: Path, paint: Paint) -> None:
+        """Write ``<stem>_heatmap.png``: the heat over the original at its size."""
+        path = stem.with_name(f"{stem.name}_heatmap.png")
+        save_overlay(heatmap.numpy(), sample, path, self.settings.max_pixels, paint)
+
+    def shiftable_images(self) -> ShiftableImages:
+        """The reader of image files."""
+        return self.settings.loader()
+
+    def plain_pipeline(self) -> Compose:
+        """What one would write with MONAI alone."""
+        return Compose(
+            [
+                LoadImaged(["path"], image_only=True),
+                EnsureChannelFirstd(["path"]),
+                Resized(["path"], spatial_size=self.settings.image_size),
+            ]
+        )
+
+    # ------------------------------------------------------------- reading
+
     def _decode(self, split: str) -> ImagesInMemory:
         records = self.splits[split]
         masks = self._mask_paths(records) if split in TEST_SPLITS else {}
@@ -277,29 +241,15 @@ class ChestXrayDataModule(SplitDataModule):
                 | ({"mask": masks[r["id"]]} if r["id"] in masks else {})
                 for r in records
             ],
-            Compose([LoadGreyImage(**self.settings)]),
-            self.settings,
+            Compose([self.settings.loader()]),
+            self.sample_settings(),
             self.cache_dir,
             self.cache_rate,
             self.cache_dtype,
-            values=math.prod(self.settings["image_size"]),
-            labels=math.prod(self.settings["image_size"]) if masks else 0,
+            values=math.prod(self.settings.image_size),
+            labels=math.prod(self.settings.image_size) if masks else 0,
         )
-        check_room(find_missing([cached]))
-        samples: list[dict[str, Any]] = []
-        unreadable: list[str] = []
-        with thread_pool() as pool:
-            for one in tqdm(
-                map_blocks(pool, partial(_read, cached), range(len(records))),
-                f"reading {split} images", len(records), unit="image", leave=False,
-                disable=not self.progress_bar,
-            ):  # fmt: skip
-                if isinstance(one, str):
-                    unreadable.append(one)
-                else:
-                    samples.append(one)
-        if unreadable:
-            raise UnreadableImagesError(unreadable)
+        samples = read_all(cached, f"reading {split} images", self.progress_bar)
         images = torch.stack([sample["image"] for sample in samples])
         black = torch.zeros_like(images[0], dtype=torch.uint8)
         return ImagesInMemory(
@@ -326,14 +276,3 @@ class ChestXrayDataModule(SplitDataModule):
                 f"the folder away to judge without:{enumerate_names(missing)}"
             )
         return {identifier: str(path) for identifier, path in paths.items()}
-
-
-def _read(images: Dataset[Any], index: int) -> dict[str, Any] | str:
-    """A sample, or what is wrong with it."""
-    try:
-        sample: dict[str, Any] = images[index]
-    except RuntimeError as error:  # MONAI's Compose wraps what a transform raises
-        if not isinstance(error.__cause__, UserError):
-            raise
-        return str(error.__cause__)
-    return sample

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,39 @@ import numpy as np
 import torch
 from monai.transforms import Transform
 from PIL import Image
+from torch import Tensor
 
-from vaelab.data.xray.image_checks import MAX_PIXELS, decode_grey, refuse_constant
+from vaelab.data.index import Record
+from vaelab.data.xray.image_checks import HARD_LIMIT, MAX_PIXELS, decode_grey, refuse_constant
+from vaelab.errors import UserError
 
 # A margin is a run of rows or columns of which 85 % is darker than 12 % of the image's maximum.
 MARGIN_QUANTILE, MARGIN_SHARE, MARGIN_LIMIT = 0.85, 0.12, 0.3
+
+
+@dataclass(frozen=True)
+class ImageSettings:
+    """How an image file becomes a sample; see ``LoadGreyImage``."""
+
+    image_size: tuple[int, ...] = (128, 128)
+    """(H, W) in pixels."""
+    trim_border: bool = False
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "image_size", tuple(self.image_size))  # a list, from a config
+        if len(self.image_size) != 2 or not all(side > 0 for side in self.image_size):
+            raise UserError(
+                f"dataset.image_size={list(self.image_size)}: two sides in pixels; try [128,128]"
+            )
+        if not 1 <= self.max_pixels <= HARD_LIMIT:
+            raise UserError(
+                f"dataset.max_pixels={self.max_pixels}: from 1 to {HARD_LIMIT}; try 80000000"
+            )
+
+    def loader(self) -> LoadGreyImage:
+        """What reads the files."""
+        return LoadGreyImage(self.image_size, self.trim_border, self.max_pixels)
 
 
 class LoadGreyImage(Transform):
@@ -74,6 +103,20 @@ class LoadGreyImage(Transform):
         scaled: np.ndarray = (pixels - low) / max(high - low, np.float32(1e-6))
         return scaled, box
 
+    def original(self, record: Record) -> Image.Image:
+        """The image of a record to simulate another machine on, mode "L".
+
+        Twice as large as training decodes it: shifts such as JPEG blocks then stay finer than a
+        pixel of the network's, as they are in a file of full size.
+        """
+        enough = (4 * self.width, 4 * self.height)
+        return eight_bit(decode_grey(record["path"], enough), enough)
+
+    def prepared(self, image: Image.Image) -> Tensor:
+        """What the network sees of a grey image, (1, H, W)."""
+        pixels, _ = self.fit(image)
+        return torch.from_numpy(pixels)[None]
+
     def fit_mask(
         self, mask: Image.Image, box: tuple[int, int, int, int], size: tuple[int, int]
     ) -> np.ndarray:
@@ -115,3 +158,21 @@ def _exposed(bright: np.ndarray) -> tuple[int, int]:
     """First and last-but-one index that is bright, within the share that may be cut."""
     most = int(MARGIN_LIMIT * len(bright))
     return min(int(bright.argmax()), most), len(bright) - min(int(bright[::-1].argmax()), most)
+
+
+def eight_bit(grey: Image.Image, at_least: tuple[int, int]) -> Image.Image:
+    """A decoded image in the unit that shifts take, shrunk while both sides stay ``at_least``.
+
+    What is brighter than 255 (16 bit) is scaled to that maximum.
+
+    Args:
+        grey: non-negative floats, as ``decode_grey`` gives them.
+        at_least: (W, H) in pixels.
+
+    Returns:
+        Mode "L", a quarter of the memory.
+    """
+    factor = min(side // least for side, least in zip(grey.size, at_least, strict=True))
+    pixels = np.asarray(grey.reduce(factor) if factor > 1 else grey)
+    brightest = max(float(pixels.max()), 255.0)
+    return Image.fromarray(np.rint(pixels * (255 / brightest)).astype(np.uint8))

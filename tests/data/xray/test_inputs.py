@@ -1,0 +1,168 @@
+"""Claims about how radiographs from elsewhere are read."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from vaelab.data.xray.grey_image import LoadGreyImage
+from vaelab.data.xray.inputs import (
+    at_full_size,
+    decode_dicom,
+    find_radiographs,
+    read_full_size,
+    read_radiograph,
+)
+from vaelab.errors import UserError
+
+SLOPE = np.add.outer(np.arange(40), 2 * np.arange(60)).astype(np.uint8)  # (H, W)
+
+
+@pytest.mark.parametrize("trim", [False, True])
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_an_image_is_read_as_for_training(tmp_path: Path, suffix: str, trim: bool) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (300, 400), np.uint8)
+    pixels[:, :50] = 0
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(pixels).save(path)
+    loader = LoadGreyImage((32, 32), trim_border=trim)
+    sample = read_radiograph(path, loader)
+    assert torch.equal(sample.image, loader({"path": str(path)})["image"])
+    if suffix == "png":  # 50 of 400 columns
+        assert sample.box == ((0.125 if trim else 0.0), 0.0, 1.0, 1.0)
+
+
+def saved(path: Path, pixels: np.ndarray) -> Path:
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_grey_colour_and_sixteen_bits_are_one_image(tmp_path: Path) -> None:
+    files = [
+        saved(tmp_path / "grey.png", SLOPE),
+        saved(tmp_path / "colour.png", np.stack([SLOPE] * 3, -1)),
+        saved(tmp_path / "deep.png", SLOPE.astype(np.uint16) * 256),
+    ]
+    expected = (SLOPE - SLOPE.min()) / np.ptp(SLOPE)
+    loader = LoadGreyImage((32, 32))
+    first = read_radiograph(files[0], loader).image
+    assert first.shape == (1, 32, 32)
+    assert (first.min(), first.max()) == (0, 1)
+    for path in files:
+        np.testing.assert_allclose(read_full_size(path), expected, atol=1e-6)
+        torch.testing.assert_close(read_radiograph(path, loader).image, first)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", b"\x89PNG\r\n\x1a\n"])
+def test_a_damaged_image_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.png: not a readable image"):
+        read_radiograph(path, LoadGreyImage((32, 32)))
+
+
+def test_a_heat_map_covers_the_part_of_the_image_that_it_is_about() -> None:
+    heat = np.array([[1.0, 2.0], [3.0, 4.0]])
+    full = at_full_size(heat, (0.25, 0.0, 0.75, 1.0), (4, 8))  # columns 2 to 5 of 8
+    assert full.shape == (4, 8)
+    assert not full[:, :2].any()
+    assert not full[:, 6:].any()
+    assert (full[0, 2], full[3, 5]) == (1, 4)  # corners keep their heat
+    assert full[:, 2:6].mean() == pytest.approx(2.5)
+
+
+# --- DICOM
+
+
+def dicom(path: Path, pixels: np.ndarray, kind: str = "MONOCHROME2", **elements: Any) -> Path:
+    """A DICOM file of unsigned 16 bits; elements by keyword."""
+    pydicom = pytest.importorskip("pydicom")
+    meta = pydicom.dataset.FileMetaDataset()
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
+    meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    image = pydicom.Dataset()
+    image.file_meta = meta
+    image.SOPClassUID = meta.MediaStorageSOPClassUID
+    image.SOPInstanceUID = meta.MediaStorageSOPInstanceUID
+    colour = pixels.ndim == 3 and pixels.shape[2] == 3
+    image.PhotometricInterpretation = "RGB" if colour else kind
+    image.SamplesPerPixel = 3 if colour else 1
+    if colour:
+        image.PlanarConfiguration = 0
+    image.Rows, image.Columns = pixels.shape[:2] if colour else pixels.shape[-2:]
+    if pixels.ndim == 3 and not colour:
+        image.NumberOfFrames = len(pixels)
+    bits = 8 * pixels.dtype.itemsize
+    image.BitsAllocated = image.BitsStored = bits
+    image.HighBit, image.PixelRepresentation = bits - 1, 0
+    image.PixelData = pixels.tobytes()
+    for key, value in elements.items():
+        setattr(image, key, value)
+    image.save_as(path, enforce_file_format=True)
+    return path
+
+
+DEEP = SLOPE.astype(np.uint16) * 16
+
+
+def test_a_dicom_image_is_the_same_as_its_png(tmp_path: Path) -> None:
+    loader = LoadGreyImage((32, 32))
+    png = read_radiograph(saved(tmp_path / "a.png", DEEP), loader)
+    one = read_radiograph(dicom(tmp_path / "a.dcm", DEEP), loader)
+    torch.testing.assert_close(one.image, png.image)
+    np.testing.assert_allclose(
+        read_full_size(tmp_path / "a.dcm"), read_full_size(tmp_path / "a.png"), atol=1e-6
+    )
+
+
+def test_monochrome1_is_turned_around(tmp_path: Path) -> None:
+    turned = dicom(tmp_path / "one.dcm", DEEP.max() - DEEP, "MONOCHROME1")
+    np.testing.assert_array_equal(np.asarray(decode_dicom(turned)), DEEP - DEEP.min())
+
+
+def test_slope_intercept_and_window_are_applied(tmp_path: Path) -> None:
+    path = dicom(
+        tmp_path / "a.dcm", DEEP, RescaleSlope=2, RescaleIntercept=-100, RescaleType="US",
+        WindowCenter=1100, WindowWidth=801, WindowCenterWidthExplanation="lungs",
+    )  # fmt: skip
+    # PS3.3 C.11.2.1.2.1: black up to c − 0.5 − (w − 1)/2 = 699.5, white from 1499.5
+    share = np.clip((2.0 * DEEP - 100 - 699.5) / 800, 0, 1)
+    np.testing.assert_allclose(read_full_size(path), share, atol=1e-4)
+
+
+def test_a_colour_dicom_is_read_as_grey(tmp_path: Path) -> None:
+    path = dicom(tmp_path / "a.dcm", np.stack([SLOPE] * 3, -1))
+    np.testing.assert_allclose(np.asarray(decode_dicom(path)), SLOPE - SLOPE.min(), atol=1e-4)
+
+
+def test_a_film_of_many_frames_is_refused(tmp_path: Path) -> None:
+    path = dicom(tmp_path / "a.dcm", np.stack([DEEP] * 4))
+    with pytest.raises(UserError, match=r"a\.dcm: one radiograph is needed"):
+        decode_dicom(path)
+
+
+def test_a_damaged_dicom_file_is_named(tmp_path: Path) -> None:
+    path = dicom(tmp_path / "a.dcm", DEEP)
+    whole = path.read_bytes()
+    for size in (0, 10, 200, 400, len(whole) - 1000):
+        path.write_bytes(whole[:size])
+        with pytest.raises(UserError, match=r"a\.dcm: not a readable DICOM"):
+            decode_dicom(path)
+
+
+def test_without_pydicom_the_cure_is_named_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("1.png", "2.dcm"):
+        (tmp_path / name).touch()
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    find_radiographs(str(tmp_path / "1.png"), Path("/nowhere"))
+    with pytest.raises(UserError, match=r"pip install 'vaelab\[dicom\]'"):
+        find_radiographs(str(tmp_path), Path("/nowhere"))

@@ -1,0 +1,172 @@
+"""Radiographs from elsewhere: found, read as training does, shown at full size with their heat."""
+
+from __future__ import annotations
+
+import importlib.util
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from vaelab.atomic import replacing
+from vaelab.data.contract import InputSample, Paint
+from vaelab.data.index import walk_files
+from vaelab.data.inputs import Input, find_inputs
+from vaelab.data.xray.grey_image import LoadGreyImage
+from vaelab.data.xray.image_checks import MAX_PIXELS, decode_grey
+from vaelab.data.xray.index import SUFFIXES
+from vaelab.errors import UserError
+
+DICOM_SUFFIXES = {".dcm", ".dicom"}
+# What pydicom raises for a file that is cut off, damaged, no image or in need of a decoder.
+UNREADABLE_DICOM = (
+    OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError,
+    struct.error,
+)  # fmt: skip
+ROWS_AT_ONCE = 256  # of an overlay, whose colours take 100 times the bytes of a grey image
+
+
+def images_below(folder: Path) -> Iterator[Path]:
+    """JPEG, PNG and DICOM files; the latter by content too, as they often have no suffix."""
+    for current, names in walk_files(folder):
+        for name in names:
+            path = current / name
+            suffix = path.suffix.lower()
+            if suffix in SUFFIXES | DICOM_SUFFIXES or (name != "DICOMDIR" and is_dicom(path)):
+                yield path
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file begins as DICOM does (PS3.10, section 7.1), or is called so."""
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        return True
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def check_can_read(inputs: Sequence[Input]) -> None:
+    """Raise ``UserError`` when DICOM files are among the inputs and pydicom is missing."""
+    if importlib.util.find_spec("pydicom") is None and any(is_dicom(one.path) for one in inputs):
+        raise UserError(
+            "task.inputs: has DICOM files, which need pydicom; pip install 'vaelab[dicom]'"
+        )
+
+
+def find_radiographs(inputs: str | Sequence[str], output_dir: Path) -> list[Input]:
+    """Image files that can be read here; see ``find_inputs``."""
+    suffixes = SUFFIXES | DICOM_SUFFIXES
+    found = find_inputs(inputs, images_below, "JPEG, PNG or DICOM files", output_dir, suffixes)
+    check_can_read(found)
+    return found
+
+
+def read_radiograph(path: Path, loader: LoadGreyImage) -> InputSample:
+    """An image as the run's ``loader`` would have read it for training.
+
+    Raises:
+        UserError: for a file that cannot be decoded.
+    """
+    grey = decode_dicom(path) if is_dicom(path) else loader.decode(path)
+    pixels, (left, top, right, bottom) = loader.fit(grey)
+    width, height = grey.size
+    box = (left / width, top / height, right / width, bottom / height)
+    return InputSample(torch.from_numpy(pixels)[None], path, box=box)
+
+
+def read_full_size(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """An image as large as it is, (H, W) float32, scaled to [0, 1] by its minimum and maximum.
+
+    Raises:
+        UserError: for a file that cannot be decoded, or holds more than ``max_pixels``.
+    """
+    grey = decode_dicom(path) if is_dicom(path) else decode_grey(path, None, max_pixels)
+    pixels = np.asarray(grey)
+    low, high = pixels.min(), pixels.max()
+    scaled: np.ndarray = (pixels - low) / max(high - low, np.float32(1e-6))
+    return scaled
+
+
+def decode_dicom(path: Path) -> Image.Image:
+    """A DICOM radiograph as it is meant to be seen: grey floats from 0, bone bright.
+
+    Stored values go through the modality transformation and the window (PS3.3, C.11.1 and
+    C.11.2), each if the file has one; MONOCHROME1, where small is bright, is turned around.
+
+    Raises:
+        UserError: for a file that cannot be decoded or holds no single grey or colour image.
+    """
+    import pydicom  # an extra: whoever has no DICOM needs none
+    from pydicom.errors import InvalidDicomError
+    from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
+
+    try:
+        header = pydicom.dcmread(path)
+        kind = header.PhotometricInterpretation
+        stored = pixel_array(header)
+        if kind in ("MONOCHROME1", "MONOCHROME2") and stored.ndim == 2:
+            grey = apply_voi_lut(apply_modality_lut(stored, header), header)
+        elif stored.ndim == 3 and stored.shape[2] == 3:
+            grey = stored @ np.array([0.299, 0.587, 0.114])  # luma, as Pillow's convert("L")
+        else:
+            raise UserError(f"{path}: one radiograph is needed, this is {kind} {stored.shape}")
+    except UserError:
+        raise
+    except (InvalidDicomError, *UNREADABLE_DICOM) as error:
+        raise UserError(f"{path}: not a readable DICOM image ({error})") from error
+    grey = grey.astype(np.float64)
+    bright_from = grey.max() - grey if kind == "MONOCHROME1" else grey - grey.min()
+    return Image.fromarray(bright_from.astype(np.float32))
+
+
+def save_overlay(
+    heatmap: np.ndarray, sample: InputSample, path: Path, max_pixels: int, paint: Paint
+) -> None:
+    """Write the heat over the original at its full size, as PNG.
+
+    Args:
+        heatmap: (h, w), about ``sample.box``.
+        sample: of which ``original`` is shown.
+        path: ends in ``.png``.
+        max_pixels: limit beyond which a file is refused.
+        paint: lays heat over a grey image.
+    """
+    assert sample.box is not None
+    original = read_full_size(sample.original, max_pixels)
+    heat = at_full_size(heatmap, sample.box, original.shape)
+    picture = Image.new("RGB", original.shape[::-1])
+    for top in range(0, len(original), ROWS_AT_ONCE):
+        rows = slice(top, top + ROWS_AT_ONCE)
+        picture.paste(Image.fromarray(paint(original[rows], heat[rows])), (0, top))
+    with replacing(path) as unfinished:
+        # Level 6 takes four times as long to save a tenth.
+        picture.save(unfinished, format="PNG", compress_level=1)
+
+
+def at_full_size(
+    heatmap: np.ndarray, box: tuple[float, float, float, float], shape: tuple[int, ...]
+) -> np.ndarray:
+    """A heat map over the part of an image that it is about, 0 elsewhere.
+
+    Args:
+        heatmap: (h, w).
+        box: left, top, right and bottom of that part, as shares of the image's width and height.
+        shape: (H, W) of the image.
+
+    Returns:
+        float32 (H, W).
+    """
+    height, width = shape
+    left, right = round(box[0] * width), round(box[2] * width)
+    top, bottom = round(box[1] * height), round(box[3] * height)
+    full = np.zeros((height, width), np.float32)
+    part = Image.fromarray(heatmap.astype(np.float32)).resize(
+        (right - left, bottom - top), Image.Resampling.BILINEAR
+    )
+    full[top:bottom, left:right] = np.asarray(part)
+    return full
