@@ -147,7 +147,7 @@ def test_runs_judged_in_another_way_are_not_averaged(
 
 def test_a_run_on_volumes_is_refused(door: Door, run_3d: Path, capfd: pytest.CaptureFixture[str]):
     assert door("task=robustness", f"run_dir={run_3d}") == 1
-    assert "task=robustness: shifts are of X-ray images" in capfd.readouterr().out
+    assert "task=robustness: a BraTSDataModule cannot show its images" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize(

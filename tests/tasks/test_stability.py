@@ -85,7 +85,7 @@ def test_a_run_and_its_copy_have_one_space(
     assert json.loads((run_dir / "status.json").read_text())["state"] == "done"
     # A rescan's shift is in mm, of these voxels.
     assert spacings
-    assert all(spacing == [12, 12, 12] for spacing in spacings)
+    assert all(list(spacing) == [12, 12, 12] for spacing in spacings)
     assert result["rescan"] == asdict(Rescan()) | {"unit": "mm", "repeats": 2}
     assert "standard deviation of 1 mm along each axis" in (run_dir / "stability.md").read_text()
 
@@ -225,7 +225,7 @@ def test_a_folder_without_runs_is_refused(
     door: Door, run_dir: Path, capfd: pytest.CaptureFixture[str]
 ):
     assert door(*QUICK, f"run_dir={run_dir}", "task.runs=[nowhere]") == 1
-    assert "task.runs=nowhere: neither a trained run" in capfd.readouterr().out
+    assert "task.runs=nowhere: there is no such folder" in capfd.readouterr().out
 
 
 def test_more_neighbours_than_patients_allow_are_refused(

@@ -260,7 +260,7 @@ def test_the_order_of_training_depends_on_seed_and_epoch_alone(
     def order(seed: int, epoch: int) -> list[str]:
         data = ready(shared_root, tmp_path, seed=seed)  # the split stays: it is saved
         loader = data.train_dataloader()
-        loader.sampler.set_epoch(epoch)  # as Lightning does
+        loader.batch_sampler.sampler.set_epoch(epoch)  # as Lightning does
         return [name for batch in loader for name in batch["id"]]
 
     orders = {(seed, epoch): order(seed, epoch) for seed in (1, 2) for epoch in (0, 1, 2)}
