@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from vaelab.cli import resolvers  # noqa: F401  # registers them
 from vaelab.cli.targets import check_targets
 from vaelab.run import CONF
 
@@ -130,3 +131,10 @@ def test_a_model_that_does_not_fit_the_data_is_told(
     shown = capfd.readouterr().out
     assert "model=resnet3d_vae and dataset=phantom_xray do not fit together" in shown
     assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize("model", ["resnet3d_vae", "monai_vae"])
+def test_a_model_of_volumes_has_as_many_channels_as_the_dataset_has_series(model: str):
+    assert composed(f"model={model}").model.input_channels == 4
+    one = composed(f"model={model}", "dataset.modalities=[t1c]")
+    assert one.model.input_channels == 1

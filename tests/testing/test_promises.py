@@ -58,6 +58,14 @@ def part(group: str, option: str) -> Any:
     return instantiate(composed(*chosen, *sizes)[group], _convert_="all")
 
 
+def part_of(group: str, option: str, **changes: Any) -> Any:
+    """The option's object with some of its arguments changed."""
+    model = ["model=conv2d_vae"] if "xray" in option else []
+    node = OmegaConf.to_container(composed(f"{group}={option}", *model)[group])
+    assert isinstance(node, dict)
+    return instantiate({**node, **changes}, _convert_="all")
+
+
 def images(like: nn.Module) -> Tensor:
     shape = (
         (1, 32, 32) if "conv2d" in type(like).__module__ + str(like).lower() else (4, 16, 16, 16)

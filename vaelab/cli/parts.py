@@ -12,6 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationKeyError
 
+from vaelab.cli import resolvers  # noqa: F401  # registers them
 from vaelab.cli.declarations import needed_parts
 from vaelab.cli.targets import check_targets, parameters, type_hints
 from vaelab.cli.typed_paths import is_named_as_path

@@ -202,7 +202,7 @@ def _followers(cfg: DictConfig, key: str) -> Iterator[str]:
         if OmegaConf.is_interpolation(node, leaf):
             raw = OmegaConf.to_container(node, resolve=False)
             assert isinstance(raw, dict)
-            if raw[leaf] == "${" + key + "}":
+            if "${" + key + "}" in str(raw[leaf]):
                 yield path
 
 

@@ -135,7 +135,7 @@ def _start(folder: RunFolder, rank: int, count: int, port: int) -> subprocess.Po
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """Have all of them stop: asked first, and killed where they hang in wait for another.
 
-    A process other than the first passes on a SIGTERM to this one, which has sent it.
+    They pass on a SIGTERM to this one, which has sent it.
     """
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for process in processes:

@@ -10,6 +10,7 @@ broken and how it showed::
 """
 
 from vaelab.testing.annealing import check_annealing
+from vaelab.testing.dataset import check_dataset
 from vaelab.testing.model import check_model
 from vaelab.testing.objective import check_objective
 from vaelab.testing.optimizer import check_optimizer
@@ -20,6 +21,7 @@ from vaelab.testing.task import check_task
 __all__ = [
     "BrokenPromise",
     "check_annealing",
+    "check_dataset",
     "check_model",
     "check_objective",
     "check_optimizer",

@@ -50,9 +50,10 @@ class Preemption(Callback):
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGTERM)
             return
-        process = this_process()
-        if process.launcher == "vaelab" and process.rank:
-            os.kill(os.getppid(), signal.SIGTERM)  # in training Lightning asks rank 0 alone
+        if this_process().launcher == "vaelab":
+            # To the process that waits for this one and its like: Lightning asks rank 0 alone, and
+            # those who wait for another hear nothing.
+            os.kill(os.getppid(), signal.SIGTERM)
         self.received = True
         if not self._training:
             raise Interrupted("stopped by SIGTERM")

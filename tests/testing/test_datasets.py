@@ -1,0 +1,88 @@
+"""vaelab's own datasets keep the promises that it asks of others', and a broken one is named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vaelab.cli.config_files import CONF
+from vaelab.data.index import Record
+from vaelab.data.phantoms.mri import PhantomMRI
+from vaelab.data.phantoms.xray import PhantomXray
+from vaelab.testing import BrokenPromise, check_dataset
+
+from ..data.test_contract import NumberDataModule
+from .test_promises import options, part_of
+
+MRI = PhantomMRI(num_patients=4, num_followups=1, voxel_size=6.0)
+XRAY = PhantomXray(num_train=12, num_test=4, image_size=48)
+SMALL = {
+    "brats_men": {"roi_size": [16] * 3, "spacing": [12] * 3, "val_split": 0.4},
+    "chest_xray": {"image_size": [32, 32], "calibration_split": 0.2},
+}
+
+
+@pytest.fixture(scope="session")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Phantoms under the names of real data."""
+    folder = tmp_path_factory.mktemp("trees")
+    return {"mri": MRI.prepare(str(folder)), "xray": XRAY.prepare(str(folder))}
+
+
+@pytest.mark.parametrize("option", options("dataset"))
+def test_every_dataset_keeps_its_promises(
+    option: str, trees: dict[str, Path], tmp_path: Path
+) -> None:
+    assert (CONF / "dataset" / f"{option}.yaml").is_file()
+    kind = "xray" if "xray" in option else "mri"
+    small = SMALL["chest_xray" if kind == "xray" else "brats_men"]
+    check_dataset(
+        part_of(
+            "dataset", option, **small, phantoms=None, root_dir=str(trees[kind]), num_workers=0,
+            splits_dir=str(tmp_path / "splits"), cache_dir=str(tmp_path / "cache"),
+            progress_bar=False,
+        )
+    )  # fmt: skip
+
+
+class Numbers(NumberDataModule):
+    """Four patients; ``change`` breaks a promise."""
+
+    def __init__(self, folder: Path, **changes: Any) -> None:
+        super().__init__(
+            None, str(folder / "splits"), str(folder / "cache"), r"^(.+)-\d+$", 0.5, 0, 2, 0, 0.0,
+            None, progress_bar=False,
+        )  # fmt: skip
+        self.changes = changes
+
+    def split(self, records: list[Record]) -> dict[str, list[Record]]:
+        splits = super().split(records)
+        if "leak" in self.changes:
+            splits["val"] = [*splits["val"], splits["train"][0]]
+        return splits
+
+    @property
+    def channel_names(self) -> Sequence[str]:  # type: ignore[override]
+        names: Sequence[str] = self.changes.get("names", ("number",))
+        return names
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"leak": True}, "no patient is in train and in val"),
+        ({"names": ("a", "b")}, "channel_names name the channels of an image"),
+    ],
+)
+def test_a_dataset_that_breaks_a_promise_is_told_which(
+    changes: dict[str, Any], words: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BrokenPromise, match=words):
+        check_dataset(Numbers(tmp_path, **changes))
+
+
+def test_the_least_that_a_dataset_can_be_keeps_its_promises(tmp_path: Path) -> None:
+    check_dataset(Numbers(tmp_path))
