@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import nibabel
+import numpy as np
 import pytest
 import torch
+from growthlab.ct import CTDataModule
 from growthlab.dip import DIP
 from growthlab.gradient import GradientScore
 from growthlab.learned_variance import SureVAE, gaussian_nll
@@ -18,6 +22,7 @@ from vaelab.models.conv2d import Conv2dVAE
 from vaelab.runs.history import read_history
 from vaelab.testing import (
     check_annealing,
+    check_dataset,
     check_model,
     check_objective,
     check_optimizer,
@@ -84,6 +89,50 @@ def test_the_semi_supervised_head_reads_volume_and_place() -> None:
     seg = torch.zeros(1, 1, 9, 9, 9, dtype=torch.int32)
     seg[0, 0, 8, 4, 0] = 1  # one voxel: high, in the middle, low
     assert factors(seg)[0].tolist() == pytest.approx([torch.tensor(2.0).log().item(), 1, 0, -1])
+
+
+# --- a dataset
+
+
+@pytest.fixture
+def scans(tmp_path: Path) -> Path:
+    """CT of five patients: noise in HU, with a bright ball that is segmented."""
+    places = np.indices((16, 16, 16)) - 8
+    for seed in range(5):
+        folder = tmp_path / "ct" / f"patient{seed}-1"
+        folder.mkdir(parents=True)
+        seg = ((places**2).sum(0) < (3 + seed) ** 2 / 2).astype(np.uint8)
+        noise = np.random.default_rng(seed).normal(0, 50, seg.shape)
+        for name, values in {"ct": (noise + 200 * seg).astype(np.float32), "seg": seg}.items():
+            image = nibabel.Nifti1Image(values, np.diag([4.0, 4.0, 4.0, 1.0]))
+            nibabel.save(image, folder / f"{name}.nii.gz")
+    return tmp_path / "ct"
+
+
+def test_ct_keeps_its_promises(scans: Path, tmp_path: Path) -> None:
+    check_dataset(CTDataModule(str(scans), str(tmp_path / "s"), str(tmp_path / "c")))
+
+
+@pytest.mark.slow
+def test_ct_of_one_series_goes_the_whole_way(
+    scans: Path, door: Door, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    quick = (
+        "train.max_epochs=1", "train.kl_annealing_epochs=0", "model.base_filters=4",
+        "model.z_dim=4", "hardware=cpu", "logging.progress_bar=false",
+    )  # fmt: skip
+    ct = (*CONFIG_DIR, "dataset=ct", f"dataset.root_dir={scans}", *quick)
+    assert door("task=check_data", *ct, "run_dir=checked") == 0, capfd.readouterr().out
+    assert door(*ct, "run_dir=run") == 0, capfd.readouterr().out
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert list(metrics["reconstruction"]["mse_per_channel"]) == ["ct"]
+    assert metrics["tumour"]["mse_tumour"] > 0
+    shutil.copytree(scans / "patient0-1", tmp_path / "new" / "somebody-1")
+    assert door("task=predict", "run_dir=run", f"task.inputs={tmp_path / 'new'}") == 0
+    maps = list((tmp_path / "run" / "predictions").rglob("*_anomaly.nii.gz"))
+    assert [nibabel.load(path).shape for path in maps] == [(16, 16, 16)]
+    assert door("task=encode", "run_dir=run", f"task.inputs={tmp_path / 'new'}") == 0
+    assert door("task=decode", "run_dir=run", "task.num_samples=1", "task.steps=2") == 0
 
 
 # --- the way of an experiment
