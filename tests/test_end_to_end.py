@@ -54,7 +54,10 @@ def test_the_3d_system_trains_judges_and_shows(door: Door, phantoms: str, tmp_pa
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert metrics["samples"] == len(split_ids(run_dir, "val"))
     assert set(metrics["reconstruction"]["mse_per_channel"]) == {"t1c", "t1n", "t2f", "t2w"}
-    assert metrics["tumour"]["mse_tumour"] > 0
+    tumour, rest = metrics["tumour"]["mse_tumour"], metrics["tumour"]["mse_rest"]
+    assert metrics["tumour"]["ratio"] == pytest.approx(tumour / rest)
+    # The mean over all voxels lies between those within and without.
+    assert min(tumour, rest) < metrics["reconstruction"]["mse"] < max(tumour, rest)
     history = read_history(run_dir / "logs" / "metrics.csv")
     assert history["train/beta"] == [0.0, 1.0]
     best = min(history["val/neg_elbo"])
@@ -69,7 +72,12 @@ def test_the_2d_system_trains_judges_and_shows(door: Door, phantoms: str, tmp_pa
     assert weights["mu_head.weight"].shape[0] == 8
     metrics = json.loads((run_dir / "metrics.json").read_text())
     assert metrics["detection"]["counts"] == {"normal": 6, "sick": 6}
-    assert 0 <= metrics["detection"]["auroc"] <= 1
+    with (run_dir / "scores.csv").open(newline="") as file:
+        rows = [(row["label"], float(row["score"])) for row in csv.DictReader(file)]
+    normal, sick = ([score for label, score in rows if label == kind] for kind in "01")
+    # P(sick > normal) + P(sick = normal) / 2 over the 36 pairs: Hanley & McNeil 1982.
+    pairs = [(s > n) + (s == n) / 2 for s in sick for n in normal]
+    assert metrics["detection"]["auroc"] == pytest.approx(sum(pairs) / 36)
     for name in ("roc.png", "score_histogram.png"):
         assert (run_dir / "figures" / name).exists()
     learned_from = split_ids(run_dir, "train") | split_ids(run_dir, "val")

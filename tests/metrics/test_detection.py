@@ -18,7 +18,6 @@ from vaelab.metrics.detection import (
     Estimate,
     OperatingPoint,
     _count,
-    _draw_patients,
     _statistics,
     balanced_indices,
     detection_metrics,
@@ -373,12 +372,20 @@ def test_the_result_depends_on_the_seed_and_not_on_the_order_of_the_images() -> 
 
 
 def test_every_resample_keeps_whole_patients_and_both_classes() -> None:
-    # One patient with normal images only, one with sick ones only, and two with both.
+    # One patient with normal images only, one with sick ones only: alone in their kind, they are in
+    # every resample. Two with both: a resample holds one of them twice, or each once.
     labels = np.array([NORMAL, NORMAL, SICK, NORMAL, SICK, NORMAL, SICK, SICK])
-    patient = np.array([0, 0, 1, 2, 2, 3, 3, 3])
-    times = _draw_patients(labels, patient, num_resamples=500, seed=0)
-    assert (times[:, :2] == 1).all()  # alone in their kind
-    assert {tuple(row) for row in times[:, 2:].tolist()} == {(2, 0), (1, 1), (0, 2)}
+    scores = np.array([0.2, 0.5, 0.6, 0.7, 0.3, 0.1, 0.4, 0.9])
+    alone, third, fourth = [0, 1, 2], [3, 4], [5, 6, 7]
+    possible = [
+        roc_auc_score(labels[images], scores[images])
+        for images in (alone + 2 * third, alone + third + fourth, alone + 2 * fourth)
+    ]
+    found = detection_with_intervals(scores, labels, list("aabccddd"), num_resamples=500)
+    # Probabilities 1/4, 1/2 and 1/4: the interval ends at the extremes.
+    assert (found["auroc"].low, found["auroc"].high) == pytest.approx(
+        (min(possible), max(possible))
+    )
 
 
 def test_resamples_in_pieces_are_the_same_resamples(monkeypatch: pytest.MonkeyPatch) -> None:

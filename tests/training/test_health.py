@@ -18,7 +18,6 @@ from vaelab.errors import UserError
 from vaelab.models.encoder_decoder import EncoderDecoderVAE
 from vaelab.models.vae import VAE
 from vaelab.objective.annealing import Annealing, Constant, Linear
-from vaelab.training import health
 from vaelab.training.health import WARM_UP_EPOCHS, LatentHealth, StepHealth
 from vaelab.training.module import VAELitModule
 
@@ -102,36 +101,24 @@ def test_finite_numbers_pass() -> None:
     fit(StepHealth(40), epochs=2)
 
 
-def test_a_device_is_asked_rarely_and_the_first_bad_batch_is_named_all_the_same(
-    monkeypatch: pytest.MonkeyPatch,
+class Batches(Callback):
+    """Counts the training batches that have begun."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.count += 1
+
+
+@pytest.mark.parametrize(("every", "begun"), [(1, 1), (2, 2), (50, 3)])  # three batches an epoch
+def test_batches_looked_at_together_still_name_the_first_bad_one_and_before_the_epochs_end(
+    every: int, begun: int
 ) -> None:
-    asked: list[int] = []
-    look = StepHealth._look
-
-    def as_on_a_device(self: StepHealth, now: bool) -> None:
-        # _look is called with now=True after each batch on the CPU; on a device only at the end
-        # of a stage, which the number of batches tells here.
-        ends = sum(step.place.startswith("epoch") for step in self._pending) == 3
-        asked.append(len(self._pending))
-        look(self, now=ends)
-
-    monkeypatch.setattr(StepHealth, "_look", as_on_a_device)
+    batches = Batches()
     with pytest.raises(UserError, match="epoch 0, batch 0, step 0: image"):
-        fit(StepHealth(40), train=Flat(subject0=math.nan))
-    assert asked == [1, 2, 3]
-
-
-def test_a_long_epoch_is_looked_at_every_so_many_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "STEPS_BETWEEN_CHECKS", 2)
-    watch = StepHealth(40)
-    step = health._Step(
-        "epoch 0, batch 0, step 0", ["a"], torch.tensor([1.0, 1, 1, math.nan]), None
-    )
-    watch._pending = [step]
-    watch._look(now=False)
-    watch._pending = [step, step]
-    with pytest.raises(UserError, match="loss not finite in the batch of a; the training diverges"):
-        watch._look(now=False)
+        fit(StepHealth(40, every), batches, train=Flat(subject0=math.nan), epochs=2)
+    assert batches.count == begun
 
 
 # --- mixed precision
@@ -326,8 +313,16 @@ def test_a_network_that_its_kl_crushes_is_warned_of_while_beta_still_rises(
     assert epoch < ramp / 2
 
 
-def test_a_resumed_run_remembers_how_many_units_there_were_and_that_it_has_warned() -> None:
-    one, other = LatentHealth(), LatentHealth()
-    one._most, one._warned = 30, True
-    other.load_state_dict(one.state_dict())
-    assert (other._most, other._warned) == (30, True)
+def test_a_resumed_run_remembers_how_many_units_there_were_and_that_it_has_warned(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first, second, third = LatentHealth(), LatentHealth(), LatentHealth()
+    fit(first, Shrinking([30]), epochs=1, model=vae_of_30())
+    few = [3] * (WARM_UP_EPOCHS + 1)
+    second.load_state_dict(first.state_dict())
+    fit(second, Shrinking(few), epochs=len(few), model=vae_of_30())
+    (sentence,) = warnings_in(caplog)
+    assert "3 of 30 latent units vary over the validation samples, 30 did" in sentence
+    third.load_state_dict(second.state_dict())
+    fit(third, Shrinking(few), epochs=len(few), model=vae_of_30())
+    assert warnings_in(caplog) == [sentence]

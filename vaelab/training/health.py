@@ -63,10 +63,13 @@ class StepHealth(Callback):
 
     Args:
         max_skipped_steps: how many steps may be skipped in a row.
+        steps_between_checks: batches that are looked at together; None is one on the CPU, and
+            ``STEPS_BETWEEN_CHECKS`` elsewhere.
     """
 
-    def __init__(self, max_skipped_steps: int) -> None:
+    def __init__(self, max_skipped_steps: int, steps_between_checks: int | None = None) -> None:
         self.max_skipped_steps = max_skipped_steps
+        self.steps_between_checks = steps_between_checks
         self._pending: list[_Step] = []
         self._scale = 0.0
         self._skipped = 0  # in this epoch
@@ -91,11 +94,11 @@ class StepHealth(Callback):
         place = f"epoch {trainer.current_epoch}, batch {batch_idx}, step {trainer.global_step - 1}"
         terms = _terms(batch["image"], outputs)
         self._pending.append(_Step(place, batch["id"], terms, _grad_scale(trainer)))
-        self._look(terms.device.type == "cpu")
+        self._look()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look at the rest, before the checkpoint is saved; log how mixed precision fares."""
-        self._look(now=True)
+        self._look_at_all()
         if _grad_scale(trainer) is not None:
             state = {"grad_scale": self._scale, "skipped_steps": float(self._skipped)}
             entries = {f"train/{key}": value for key, value in state.items()}
@@ -114,14 +117,20 @@ class StepHealth(Callback):
         place = f"epoch {trainer.current_epoch}, validation batch {batch_idx}"
         terms = _terms(batch["image"], outputs.sums)
         self._pending.append(_Step(place, batch["id"], terms, None))
-        self._look(terms.device.type == "cpu")
+        self._look()
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look at the rest."""
-        self._look(now=True)
+        self._look_at_all()
 
-    def _look(self, now: bool) -> None:
-        if not self._pending or not (now or len(self._pending) >= STEPS_BETWEEN_CHECKS):
+    def _look(self) -> None:
+        on_cpu = self._pending[-1].terms.device.type == "cpu"
+        usual = 1 if on_cpu else STEPS_BETWEEN_CHECKS
+        if len(self._pending) >= (self.steps_between_checks or usual):
+            self._look_at_all()
+
+    def _look_at_all(self) -> None:
+        if not self._pending:
             return
         steps, self._pending = self._pending, []
         table = torch.stack([step.terms for step in steps]).cpu()
