@@ -46,6 +46,7 @@ def _run(arguments: list[str]) -> None:
 
     from vaelab.cli.arguments import arguments_for
     from vaelab.cli.job import job
+    from vaelab.cli.messages import explain
     from vaelab.cli.sweep import SweepRecord, close_sweep
     from vaelab.cli.sweep_table import KEYBOARD_INTERRUPT
 
@@ -61,10 +62,7 @@ def _run(arguments: list[str]) -> None:
         in_sweep = SweepRecord.open is not None  # a worker process has died, say
         if os.environ.get(FULL) == "1" or not (expected or in_sweep):
             raise
-        cause = (
-            f"\n{error.__cause__}" if isinstance(error.__cause__, OmegaConfBaseException) else ""
-        )
-        sys.exit(f"vaelab: {error}{cause}")
+        sys.exit(f"vaelab: {explain(error, arguments)}")
     except KeyboardInterrupt:
         sys.exit(KEYBOARD_INTERRUPT)
     finally:

@@ -35,8 +35,13 @@ def carry_out(config: RunConfig) -> Any:
     """Seed, build, hand over. Returns what the task returns."""
     import lightning as L  # seconds, and not needed for --help
 
+    from vaelab.training.settings import check_seed
+
     _quieten_lightning()
-    L.seed_everything(int(config.values.train.seed), workers=True, verbose=False)
+    seed = config.values.train.seed
+    if isinstance(seed, int):  # else the settings refuse it, below
+        check_seed(seed)
+        L.seed_everything(seed, workers=True, verbose=False)
     task, run = config.build()
     with _keyboard_interrupts():
         result = task(run)

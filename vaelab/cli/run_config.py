@@ -7,7 +7,7 @@ names changed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,7 +106,7 @@ class RunConfig:
         parts = {name: build(name, self.values[name]) for name in needed_parts(self.values.task)}
         for several in ("logger", "callbacks"):
             if several in parts:
-                parts[several] = list(parts[several].values())
+                parts[several] = list(_objects(parts[several]))
         run = Run(
             RunFolder(Path(self.values.run_dir)),
             parts,
@@ -114,6 +114,15 @@ class RunConfig:
             resume=bool(self.values.resume),
         )
         return build("task", self.values.task), run
+
+
+def _objects(node: Any) -> Iterator[Any]:
+    """What a group of several options has become, however deep a package has put one of them."""
+    if isinstance(node, Mapping):
+        for value in node.values():
+            yield from _objects(value)
+    elif node is not None:
+        yield node
 
 
 def owns(cfg: DictConfig, run_dir: Path) -> bool:

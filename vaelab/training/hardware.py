@@ -53,7 +53,7 @@ class Hardware:
     accelerator: str = "auto"
     devices: int | str = 1
     num_nodes: int = 1
-    precision: str = "auto"
+    precision: str | int = "auto"
     strategy: str = "auto"
     channels_last: bool | str = "auto"
     grad_scale: float = 2.0**-8
@@ -66,7 +66,11 @@ class Hardware:
                 f"hardware.accelerator={self.accelerator}: one of {', '.join(ACCELERATORS)}"
             )
         if self.precision not in PRECISIONS:
-            raise UserError(f"hardware.precision={self.precision}: one of {', '.join(PRECISIONS)}")
+            near = [name for name in PRECISIONS if name.startswith(f"{self.precision}-")]
+            cure = f"; did you mean {near[0]}?" if near else ""
+            raise UserError(
+                f"hardware.precision={self.precision}: one of {', '.join(PRECISIONS)}{cure}"
+            )
         if self.devices != "auto" and (not isinstance(self.devices, int) or self.devices < 1):
             raise UserError(f"hardware.devices={self.devices}: a number from 1 on, or auto")
         if self.num_nodes < 1:
@@ -141,7 +145,7 @@ class Hardware:
         kind = self.resolve()
         if self.precision == "auto":
             return "16-mixed" if kind == "cuda" else "32-true"
-        return "32-true" if (self.precision, kind) == ("16-mixed", "cpu") else self.precision
+        return "32-true" if (self.precision, kind) == ("16-mixed", "cpu") else str(self.precision)
 
     def callbacks(self) -> list[Callback]:
         """What a trainer on this hardware needs beside its own callbacks."""

@@ -9,6 +9,14 @@ from typing import Literal
 
 from vaelab.errors import UserError
 
+HIGHEST_SEED = 2**32 - 1  # of NumPy's legacy generator, which Lightning seeds too
+
+
+def check_seed(seed: int) -> None:
+    """Raise ``UserError`` for a number that generators do not take for a seed."""
+    if not 0 <= seed <= HIGHEST_SEED:
+        raise UserError(f"train.seed={seed}: from 0 to {HIGHEST_SEED}; try 42")
+
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -29,6 +37,7 @@ class TrainSettings:
     accumulate_grad_batches: int = 1
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         if self.max_epochs < 1:
             raise UserError(f"train.max_epochs={self.max_epochs}: at least 1 is needed; try 20")
         if self.max_minutes is not None and not 0 < self.max_minutes < math.inf:
