@@ -175,7 +175,11 @@ def test_a_run_is_not_written_over(
 def test_help_names_groups_options_and_examples():
     command = [sys.executable, "-m", "vaelab.run", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    for words in ("annealing: constant, cyclical, linear", "experiment=med_anomaly", "resume="):
+    for words in (
+        "annealing: constant, cyclical, linear",
+        "dataset=chest_xray model=conv2d_vae",
+        "resume=",
+    ):
         assert words in shown
 
 

@@ -49,5 +49,9 @@ def test_help_needs_neither_hydra_nor_torch():
         "assert not {'hydra', 'omegaconf', 'torch', 'lightning', 'numpy'} & set(sys.modules)"
     )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for words in ("annealing: constant, cyclical, linear", "experiment=med_anomaly", "resume="):
+    for words in (
+        "annealing: constant, cyclical, linear",
+        "dataset=chest_xray model=conv2d_vae",
+        "resume=",
+    ):
         assert words in ended.stdout

@@ -236,6 +236,20 @@ def test_an_optimiser_and_a_sweep_of_objectives(lab: Lab, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+def test_another_seed_of_an_experiment_is_trained_and_compared(
+    lab: Lab, door: Door, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    several = ("dataset.phantoms.num_patients=8", "train.max_epochs=1", "~task.then")
+    assert lab(*SMALL, "objective=semi_supervised", *several, "run_dir=run") == 0
+    quick = ("task.neighbours=1", "task.num_resamples=10")
+    stable = door("task=stability", "run_dir=run", "task.seeds=[5]", *quick)
+    assert stable == 0, capfd.readouterr().out
+    seed = tmp_path / "run" / "seeds" / "seed_5"
+    assert (seed / "checkpoints" / "vae_best_objective.pth").is_file()
+    assert len(json.loads((tmp_path / "run" / "stability.json").read_text())["runs"]) == 2
+
+
+@pytest.mark.slow
 def test_weights_and_biases_offline_by_one_yaml(lab: Lab, door: Door, tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     one = (*SMALL, "~task.then", "train.max_epochs=1", "run_dir=run")
