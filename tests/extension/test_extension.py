@@ -154,6 +154,9 @@ def test_an_experiment_goes_the_whole_way(
     for entry in entries:
         assert all(map(torch.isfinite, map(torch.tensor, history[f"train/{entry}"]))), entry
     assert (run / "epochs.txt").read_text().split() == ["0", "1"]
+    judged = json.loads((run / "metrics.json").read_text())["objective"]
+    # Judged as validated: the best epoch is the second, at the target beta.
+    assert judged[f"{entries[0]}_sum"] == pytest.approx(min(history[monitor]), rel=1e-3)
     best = torch.load(run / "checkpoints" / "vae_best.pth", weights_only=True)
     assert not any(key.startswith("objective") for key in best)
     # It goes on, and tasks work in its folder, without a word of where its parts come from.

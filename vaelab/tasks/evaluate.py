@@ -18,6 +18,7 @@ from vaelab.errors import UserError
 from vaelab.evaluation.diagnostics import ImportanceWeights, latent_diagnostics, latent_headline
 from vaelab.evaluation.judging import calibrate, examine, judged_split, load_detector
 from vaelab.evaluation.localisation import localise
+from vaelab.evaluation.objective import ObjectiveSums
 from vaelab.evaluation.tally import Tally
 from vaelab.latents.probing import probe_factors, probe_headline
 from vaelab.metrics.detection import (
@@ -97,14 +98,17 @@ class Evaluate(Task):
         )
         splits = run.data.splits
         split = judged_split(run.data)
+        objective = ObjectiveSums(run)
         for batch, finding in examine(detector, run.data.loader(split)):
             tally.add(batch, finding)
+            objective.add(batch, finding.output)
             weights.add(batch["image"], finding.output.mu, finding.output.logvar)
         metrics: dict[str, Any] = {
             "weights": run.weights.name,
             "score": type(run.score).__name__,
         }
         metrics |= tally.metrics(run.annealing.target)
+        metrics["objective"] |= objective.metrics()
         if len(tally.ids) > 1:
             metrics["latent"] |= latent_diagnostics(tally.mu, tally.logvar, self.seed)
         metrics["latent"] |= weights.metrics()
