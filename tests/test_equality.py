@@ -27,10 +27,15 @@ import pytest
 from .conftest import TINY_XRAY, Door
 from .golden import STORED, SYSTEMS, curves
 
-# Measured on an AMD EPYC, from AVX-512 to SSE 4.1 and from one thread to two: sums of an epoch
-# differ by at most 3.8e-6 of their value; PSNR, MSE and SSIM, of which some are near 0, by at most
-# 2.2e-7 of 1. A tenth of these tolerances is for processors that were not there.
-ROUNDING = {"curves": {"rel": 4e-5, "abs": 0.0}, "reconstruction": {"rel": 4e-5, "abs": 2e-6}}
+# Measured on an AMD EPYC against the stored curve (AVX-512, one thread), from AVX2 down to SSE 4.1
+# and on two threads: sums of an epoch differ by at most 3.8e-6 of their value, MSE and PSNR by
+# 2.0e-7 of theirs, SSIM, which is near 0 here, by 2.5e-7. Ten times that is allowed, for processors
+# that were not measured: one per cent more beta, which only the last of these few steps sees, moves
+# val/kl by 7.4e-5 and 1.5e-4 of its value, and another seed by a third at least.
+ROUNDING = {
+    "curves": {"rel": 4e-5, "abs": 0.0},
+    "reconstruction": {"rel": 2e-6, "abs": 2.5e-6},
+}
 
 NARROW = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41"}
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
