@@ -37,8 +37,9 @@ from vaelab.training.checkpoint import (
     checkpoint_callbacks,
 )
 from vaelab.training.hardware import Hardware
-from vaelab.training.health import LatentHealth, StepHealth
+from vaelab.training.health import StepHealth
 from vaelab.training.history import LogEpoch
+from vaelab.training.latent_health import LatentHealth
 from vaelab.training.module import VAELitModule
 from vaelab.training.monitor import MonitorCheck
 from vaelab.training.optimizer import OptimizerFactory
