@@ -19,7 +19,8 @@ from safetensors.numpy import load_file
 
 from vaelab.errors import UserError
 from vaelab.latents.pictures import choose_colors, read_covariates, umap_of
-from vaelab.latents.table import LatentDataset, read_latents
+from vaelab.latents.sequences import LatentDataset
+from vaelab.latents.table import read_latents
 from vaelab.tasks import encode as module
 from vaelab.tasks.encode import Encode
 

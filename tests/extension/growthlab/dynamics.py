@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from vaelab.assembly import Run, Task
 from vaelab.atomic import write_json
 from vaelab.errors import UserError
-from vaelab.latents.table import LatentDataset, collate
+from vaelab.latents.sequences import LatentDataset, collate
 from vaelab.training.checkpoint import load_checkpoint, save_weights
 
 log = logging.getLogger(__name__)
