@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,15 +79,71 @@ def test_batches_are_padded_and_say_where(tmp_path: Path):
     assert torch.equal(batch["mu"][0], visits[0]["mu"])
 
 
-def test_the_example_runs(tmp_path: Path):
+def timed(folder: Path, rows: str, **options: object) -> LatentDataset:
+    (folder / "visits.csv").write_text("id,days\n" + rows)
+    return LatentDataset(written(folder), covariates=folder / "visits.csv", **options)  # type: ignore[arg-type]
+
+
+def test_times_order_the_visits_where_all_are_known_and_numbers_do_elsewhere(
+    tmp_path: Path,
+) -> None:
+    # A's numbers say 0, 2, 10; the days say that 10 came first. Of C one day is known.
+    visits = timed(tmp_path, "A-000,40\nA-002,100\nA-010,-20.5\nC-005,3\n")
+    assert visits[0]["ids"] == ["A-010", "A-000", "A-002"]
+    assert visits[0]["time_days"].tolist() == [-20.5, 40, 100]
+    assert visits[0]["time"].tolist() == [10, 0, 2]
+    assert visits[2]["ids"] == ["C-000", "C-005"]
+    assert visits[2]["time_days"].isnan().tolist() == [True, False]
+
+
+def test_times_that_contradict_the_numbers_and_are_too_few_to_order_by_are_refused(
+    tmp_path: Path,
+) -> None:
+    message = r"patient A: A-000 on day 40, A-010 on day 3, against .*; mend the times"
+    with pytest.raises(UserError, match=message):
+        timed(tmp_path, "A-000,40\nA-010,3\n")
+
+
+def test_visits_of_one_day_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    visits = timed(tmp_path, "A-000,5\nA-002,5\nA-010,5\n")
+    assert visits[0]["ids"] == ["A-000", "A-002", "A-010"]
+
+
+def test_batches_tell_the_time_between_visits_where_it_is_known(tmp_path: Path) -> None:
+    visits = timed(tmp_path, "A-000,0\nA-002,31\nA-010,400\nB-001,9\nC-000,7\n")
+    (batch,) = DataLoader(visits, batch_size=3, collate_fn=collate)
+    # A has three visits, B one, C two, of which the second has no time.
+    assert batch["dt"].tolist() == [[31, 369], [0, 0], [0, 0]]
+    assert batch["dt_mask"].tolist() == [[True, True], [False, False], [False, False]]
+    assert batch["mask"].sum(1).tolist() == [3, 1, 2]
+    assert batch["time_days"].isnan().sum(1).tolist() == [0, 2, 2]
+
+
+def test_without_times_all_are_unknown_and_nothing_else_changes(tmp_path: Path) -> None:
+    (batch,) = DataLoader(LatentDataset(written(tmp_path)), batch_size=3, collate_fn=collate)
+    assert batch["time_days"].isnan().all()
+    assert not batch["dt_mask"].any()
+    assert batch["time"].tolist() == [[0, 2, 10], [1, 0, 0], [0, 5, 0]]
+
+
+def test_the_example_runs_and_costs_nothing_at_the_true_rate(tmp_path: Path) -> None:
+    # mu is (patient, number of the visit, 0), and a number a year: dz/dt = (0, 1, 0).
+    years = {"A-000": 0, "A-002": 2, "A-010": 10, "C-000": 0, "C-005": 5}
+    rows = "".join(f"{name},{365.25 * number}\n" for name, number in years.items())
+    (tmp_path / "visits.csv").write_text("id,days\n" + rows)
     assert LatentDataset.__doc__ is not None
-    example = LatentDataset.__doc__.split("::\n")[1].split("Args:")[0]
-    code = textwrap.dedent(example).replace("outputs/<run>/latents", str(written(tmp_path)))
-    names: dict[str, object] = {}
-    exec(code, names)
-    assert torch.isfinite(names["loss"])  # type: ignore[arg-type]
+    code = textwrap.dedent(LatentDataset.__doc__.split("::\n")[1].split("Args:")[0])
+    code = code.replace("outputs/<run>/latents", str(written(tmp_path)))
+    code = code.replace("visits.csv", str(tmp_path / "visits.csv"))
     lines = [line for line in code.splitlines() if line.strip()]
     assert len([line for line in lines if "import" not in line]) <= 10
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["loss"].item() > 1
+    torch.nn.init.zeros_(names["rate"].weight)
+    names["rate"].bias.data = torch.tensor([0.0, 1, 0])
+    exec(code[code.index("for batch") :], names)
+    assert names["loss"].item() == pytest.approx(0, abs=1e-6)
 
 
 def test_a_subject_that_is_there_twice_is_refused(tmp_path: Path):

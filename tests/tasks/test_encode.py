@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 import shutil
 import weakref
 from collections.abc import Iterable, Iterator
@@ -18,7 +20,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from vaelab.errors import UserError
-from vaelab.latents.pictures import choose_colors, read_covariates, umap_of
+from vaelab.latents.factors import NAMES
+from vaelab.latents.pictures import choose_colors, umap_of
 from vaelab.latents.sequences import LatentDataset
 from vaelab.latents.table import read_latents
 from vaelab.tasks import encode as module
@@ -265,24 +268,74 @@ def test_a_run_without_weights_is_refused(door: Door, run_2d: Path, capfd):
     assert "no such file; name a trained run" in capfd.readouterr().out
 
 
-def test_impossible_settings_are_refused(tmp_path: Path):
+def test_impossible_settings_are_refused():
     with pytest.raises(UserError, match=r"task\.shard_size=0"):
         Encode(shard_size=0)
-    with pytest.raises(UserError, match=r"task\.covariates=.*no such file"):
-        read_covariates(str(tmp_path / "none.csv"), None)
-    (tmp_path / "table.csv").write_text("name,size\na,1\n")
-    with pytest.raises(UserError, match="a column id is needed"):
-        read_covariates(str(tmp_path / "table.csv"), None)
     with pytest.raises(UserError, match=r"task\.color_by: .* age; there are \['size'\]"):
         choose_colors(["age"], ["size"])
 
 
-def test_covariates_are_the_columns_of_numbers(tmp_path: Path):
-    (tmp_path / "table.csv").write_text("id,size,word,age\na,1.5,x,\nb,2,y,70\n")
-    known = read_covariates(str(tmp_path / "table.csv"), None)
-    assert known == {"size": {"a": 1.5, "b": 2.0}, "age": {"b": 70.0}}
-    assert choose_colors(None, list(known)) == []
+def test_pictures_are_coloured_by_the_tumours_volume_unless_told_otherwise():
+    assert choose_colors(None, []) == []
     assert choose_colors(None, ["label", "tumour_volume_mm3"]) == ["tumour_volume_mm3"]
+
+
+def test_factors_of_the_segmentations_and_of_the_table_are_columns_and_a_table_of_their_own(
+    door: Door, run_3d: Path, tmp_path: Path
+):
+    assert encode(door, run_3d, "task.color_by=[depth_mm,label_3_mm3]", "task.shard_size=2") == 0
+    latents = read_latents(run_3d / "latents")
+    known = latents.covariates
+    assert set(NAMES) < set(known)
+    assert {"head_size", "whole_volume_mm3", "tumour_x_mm"} < set(known)
+    labels = [name for name in known if re.fullmatch(r"label_\d_mm3", name)]
+    assert "label_3_mm3" in labels  # of a label that nobody has there is no column
+    np.testing.assert_allclose(sum(known[name] for name in labels), known["segmented_mm3"])
+    np.testing.assert_allclose(known["segmented_log"], np.log1p(known["segmented_mm3"]))
+    with (run_3d / "latents" / "factors.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == latents.ids
+    assert float(rows[0]["depth_mm"]) == pytest.approx(known["depth_mm"][0])
+
+
+def test_centres_are_the_patients_own_however_a_scan_is_stored(door: Door, run_3d: Path):
+    assert encode(door, run_3d) == 0
+    latents = read_latents(run_3d / "latents")
+    odd = latents.ids.index("BraTS-MEN-00003-000")  # stored LPS, all others RAS
+    only_tumour = latents.covariates["label_2_mm3"] == 0
+    x, y = latents.covariates["centre_x_mm"], latents.covariates["tumour_x_mm"]
+    assert np.sign(x[odd]) == np.sign(y[odd])
+    # Without oedema the two centres are of the same region, in grids of 6 and 12 mm about one
+    # middle: each is right to a voxel.
+    np.testing.assert_allclose(x[only_tumour], y[only_tumour], atol=12)
+
+
+def test_dates_of_a_table_become_times_of_the_sequences(door: Door, run_3d: Path, tmp_path: Path):
+    table = tmp_path / "visits.csv"
+    table.write_text(
+        "id,date,age\nBraTS-MEN-00001-000,2021-01-01,70\nBraTS-MEN-00001-001,2021-04-01,70\n"
+    )
+    assert encode(door, run_3d, f"task.covariates={table}", "task.color_by=[age]") == 0
+    (visits,) = LatentDataset(run_3d / "latents", min_length=2)
+    assert visits["time_days"].tolist() == [0, 90]
+    assert encode(door, run_3d) == 0  # without the table no row is encoded again
+    (visits,) = LatentDataset(run_3d / "latents", min_length=2)
+    assert visits["time_days"].isnan().all()
+
+
+def test_a_table_that_cannot_be_read_is_refused_before_anything_is_encoded(
+    door: Door, run_3d: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    table = tmp_path / "visits.csv"
+    table.write_text("id,date\nBraTS-MEN-00001-000,yesterday\n")
+    assert encode(door, run_3d, f"task.covariates={table}") == 1
+    shown = capfd.readouterr().out
+    assert "visits.csv, row 2, column date: 'yesterday' is no date" in shown
+    assert "Traceback" not in shown
+    assert not (run_3d / "latents").exists()
+    assert encode(door, run_3d, "task.color_by=[depth]") == 1
+    assert "no column of numbers depth" in capfd.readouterr().out
+    assert not (run_3d / "latents").exists()
 
 
 @pytest.mark.slow

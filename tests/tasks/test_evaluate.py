@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from vaelab.data.phantoms.mri import PhantomMRI
+
 from ..conftest import TINY_MRI, Door
 
 
@@ -185,12 +187,18 @@ def test_known_factors_of_volumes_are_probed_and_the_brain_is_judged_apart(
     assert door("task=evaluate", "run_dir=mri", "task.num_resamples=20") == 0
     metrics = metrics_of(tmp_path / "mri")
     probes = metrics["probes"]
-    assert (probes["subjects"], probes["patients"]) == (14, 12)
-    assert list(probes["r2"]) == ["tumour_volume_mm3", "head_size", "time_point"]
-    for factor in probes["r2"].values():
-        for side in ("latents", "voxels", "gain"):
+    assert (probes["subjects"], probes["patients"], probes["voxel_block"]) == (14, 12, 1)
+    of_table = ["tumour_volume_mm3", "head_size", "time_point"]
+    of_seg = ["segmented_mm3", "centre_x_mm", "centre_y_mm", "centre_z_mm", "extent_mm", "depth_mm"]
+    assert [name for name in probes["r2"] if name in of_table + of_seg] == of_table + of_seg
+    for name, factor in probes["r2"].items():
+        assert (factor["volume"] is None) == name.endswith("_mm3")
+        for side in ("latents", "voxels", "gain", "latents_nonlinear", "voxels_nonlinear"):
             assert factor[side]["low"] <= factor[side]["high"]
         assert factor["latents"]["value"] <= 1
+    # How far a tumour reaches is its volume above all, and where it is is not.
+    assert probes["r2"]["extent_mm"]["volume"]["value"] > 0.3
+    assert probes["r2"]["centre_y_mm"]["volume"]["value"] < 0.3
     # Head size is plain to see in voxels.
     assert probes["r2"]["head_size"]["voxels"]["value"] > 0
     found = metrics["reconstruction"]
@@ -199,3 +207,19 @@ def test_known_factors_of_volumes_are_probed_and_the_brain_is_judged_apart(
     for name, value in found["mse_per_channel"].items():
         assert found["mse_brain_per_channel"][name] > value
     assert (tmp_path / "mri" / "figures" / "probes.png").is_file()
+
+
+def test_real_data_are_probed_by_their_segmentations_alone(
+    door: Door, phantoms: str, tmp_path: Path
+):
+    source = PhantomMRI(12, 2, voxel_size=6.0).prepare(phantoms.split("=", 1)[1])
+    shutil.copytree(source, tmp_path / "cohort", ignore=shutil.ignore_patterns("factors.csv"))
+    plain = [one for one in TINY_MRI if "phantom" not in one]
+    command = ("dataset=brats_men", f"dataset.root_dir={tmp_path / 'cohort'}", *plain)
+    command += ("dataset.num_workers=0", "~task.then", "train.max_epochs=1")
+    assert door(*command, "run_dir=real") == 0
+    assert door("task=evaluate", "run_dir=real", "task.num_resamples=20") == 0
+    probes = metrics_of(tmp_path / "real")["probes"]
+    assert {"segmented_mm3", "centre_x_mm", "depth_mm"} <= set(probes["r2"])
+    assert "head_size" not in probes["r2"]
+    assert (probes["subjects"], probes["patients"]) == (14, 12)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
-from vaelab.metrics.latent import ACTIVE_THRESHOLD
+from vaelab.metrics.latent import active_units
 
 LINEAR, SPHERICAL = "linear", "spherical"
 
@@ -62,7 +63,7 @@ def traversal(subjects: Means, units: int, steps: int, reach: float, split: str)
     for row, unit in enumerate(order):
         z[row, :, unit] += sizes * np.sqrt(variance[unit])
     names = [f"{size:+.3g} sd" if size else "mean" for size in sizes]
-    active = int((variance > ACTIVE_THRESHOLD).sum())
+    active = active_units(torch.from_numpy(subjects.mu))
     title = (
         f"The {len(order)} units whose mu varies most over {len(subjects.ids)} subjects of {split} "
         f"({active} of {len(variance)} units active)"

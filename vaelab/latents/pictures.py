@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import logging
 import warnings
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from vaelab.data.contract import LABEL, SEGMENTED
-from vaelab.data.index import ENCODING
-from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
 from vaelab.latents.table import Latents
 from vaelab.report.canvas import save_figure
@@ -35,40 +32,6 @@ UNITS = {"_mm3": " (mm³)", "_mm": " (mm)"}
 FEWEST_FOR_UMAP = 10
 NEIGHBOURS = 15  # umap-learn's own default
 
-Covariates = Mapping[str, Mapping[str, float]]
-"""Column → id → number."""
-
-
-def read_covariates(path: str | None, data: SplitDataModule | None) -> Covariates:
-    """The columns of numbers of a table with a column ``id``.
-
-    Args:
-        path: a CSV file; None takes the dataset's own, ``factors.csv``, if it is there.
-        data: the dataset, or None where subjects are not of it.
-
-    Raises:
-        UserError: when a file that was named is missing or has no ``id``.
-    """
-    if path is None:
-        table = None if data is None else data.factors()
-        if table is None:
-            return {}
-    else:
-        table = Path(path).expanduser()
-        if not table.is_file():
-            raise UserError(f"task.covariates={path}: no such file; a CSV with a column id")
-    with table.open(newline="", **(ENCODING | {"encoding": "utf-8-sig"})) as file:
-        rows = list(csv.DictReader(file))
-    if not rows or "id" not in rows[0]:
-        raise UserError(f"task.covariates={table}: a table with a column id is needed")
-    columns: dict[str, dict[str, float]] = {}
-    for name in rows[0]:
-        try:
-            columns[name] = {row["id"]: float(row[name]) for row in rows if row[name]}
-        except (ValueError, TypeError):
-            continue  # words
-    return columns
-
 
 def choose_colors(color_by: Sequence[str] | None, known: Sequence[str]) -> list[str]:
     """The columns to colour by.
@@ -86,9 +49,7 @@ def choose_colors(color_by: Sequence[str] | None, known: Sequence[str]) -> list[
     return list(color_by)
 
 
-def draw_latents(
-    latents: Latents, known: Covariates, color_by: Sequence[str], folder: Path, umap: bool
-) -> None:
+def draw_latents(latents: Latents, color_by: Sequence[str], folder: Path, umap: bool) -> None:
     """Write ``latent_pca.png``, ``latent_trajectories.png`` and ``latent_umap.png``.
 
     Trajectories need a patient with several time points; UMAP needs umap-learn and ten subjects.
@@ -99,7 +60,7 @@ def draw_latents(
     colorings = [Coloring("split", np.array(latents.splits))]
     if len(set(latents.time_points.tolist())) > 1:
         colorings.append(Coloring("time point", latents.time_points))
-    colorings += [Coloring(_shown(name), _values(latents, known, name)) for name in color_by]
+    colorings += [Coloring(_shown(name), _values(latents, name)) for name in color_by]
     size = f"{len(latents):,} subjects, {latents.mu.shape[1]} units"
     plane = principal_components(latents.mu)
     title = f"Principal components of the latent means: {size}"
@@ -137,10 +98,7 @@ def umap_of(mu: np.ndarray, seed: int = 0) -> Embedding:
     return Embedding(points, ("UMAP 1", "UMAP 2"))
 
 
-def _values(latents: Latents, known: Covariates, name: str) -> np.ndarray:
-    """A covariate of each subject, from the table of covariates or else the latents' own."""
-    if name in known:
-        return np.array([known[name].get(one, np.nan) for one in latents.ids])
+def _values(latents: Latents, name: str) -> np.ndarray:
     values = latents.covariates[name]
     return np.where(values > 0, "sick", "normal") if name == LABEL else values
 

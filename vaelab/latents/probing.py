@@ -1,25 +1,27 @@
-"""Linear probes of the factors that are known of every subject."""
+"""Probes of the factors that are known of every sample: from its segmentation, or from a table."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.functional import avg_pool2d, avg_pool3d
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from vaelab.assembly import Run
-from vaelab.data.index import enumerate_names
-from vaelab.data.module import SplitDataModule
-from vaelab.errors import UserError
-from vaelab.latents.pictures import Covariates, read_covariates
-from vaelab.latents.subjects import Subject, Unreadable, own_subjects
-from vaelab.metrics.probes import latent_features, probe, voxel_features
+from vaelab.data.contract import SEGMENTED
+from vaelab.latents.covariates import read_covariates
+from vaelab.latents.factor_table import as_columns, is_factor, sample_factors
+from vaelab.latents.reading import images_of, samples_of
+from vaelab.latents.subjects import Subject, own_subjects
+from vaelab.metrics.probes import (
+    Floats,
+    latent_features,
+    probe,
+    voxel_features,
+)
 from vaelab.models.vae import VAE
 
 FEWEST_PATIENTS = 10
@@ -28,82 +30,79 @@ VOXEL_BYTES = 2**30
 """All images together; larger ones are averaged over blocks of voxels until they fit."""
 
 
-def batches_of(
-    data: SplitDataModule, members: Sequence[Subject], progress_bar: bool, desc: str
-) -> Iterator[Tensor]:
-    """Images of subjects in their order, without random transforms, (B, C, ...).
-
-    Raises:
-        UserError: listing the subjects that cannot be read.
-    """
-    size = data.batch_size
-    batches = [range(i, min(i + size, len(members))) for i in range(0, len(members), size)]
-    loader: DataLoader[Any] = DataLoader(
-        own_subjects(data).load(members),
-        batch_sampler=[list(batch) for batch in batches],
-        num_workers=data.num_workers,
-        collate_fn=list,
-    )
-    bar = tqdm(loader, desc, unit="batch", leave=False, disable=not progress_bar)
-    seen = 0
-    for batch in bar:
-        bad = [
-            f"{members[seen + place].id}: {sample.reason}"
-            for place, sample in enumerate(batch)
-            if isinstance(sample, Unreadable)
-        ]
-        if bad:
-            raise UserError(f"{len(bad)} subjects could not be read:{enumerate_names(bad)}")
-        seen += len(batch)
-        yield torch.stack([torch.as_tensor(sample["image"]) for sample in batch])
-
-
 def probe_factors(
     run: Run, model: VAE, factors: Sequence[str], num_resamples: int, seed: int
 ) -> dict[str, Any]:
-    """R² of each factor from mu and from voxels, over all subjects of the dataset.
+    """R² of each factor from mu, from voxels and from volume, over all samples of the dataset.
 
-    Volumes in mm³ are probed by their logarithm, log(1 + V). A factor that is unknown, or the
-    same for all, is left out.
+    A factor is a column of the dataset's table, else one of the segmentation. Volumes in mm³ are
+    probed by their logarithm, log(1 + V). A factor is judged on the samples that have it, and left
+    out where it is the same for all or known of fewer than ``FEWEST_PATIENTS`` patients.
 
     Returns:
-        Empty where no factor is known, or of fewer than ``FEWEST_PATIENTS`` patients.
+        Empty where no factor can be probed.
     """
-    known: Covariates = {} if not factors else read_covariates(None, run.data)
-    found = [name for name in factors if name in known]
-    subjects = own_subjects(run.data).members if found else []
-    members = [one for one in subjects if all(one.id in known[name] for name in found)]
-    patients = [one.patient for one in members]
+    table = read_covariates(None, run.data).numbers if factors else {}
+    of_seg = run.data.spacing is not None and any(map(is_factor, factors))
+    if not of_seg and not set(factors) & set(table):
+        return {}
+    members = own_subjects(run.data).members
+    patients = np.array([one.patient for one in members])
     if len(set(patients)) < FEWEST_PATIENTS:
         return {}
-    mu, gram, block = _mu_and_gram(run, model, members)
-    latents, voxels = latent_features(mu), voxel_features(gram, mu.shape[1])
-    result: dict[str, Any] = {}
-    for name in found:
-        values = np.array([known[name][one.id] for one in members])
-        values = np.log1p(values) if name.endswith("_mm3") else values
-        if np.ptp(values) > 0:
-            judged = probe(values, latents, voxels, patients, num_resamples, seed)
-            result[name] = asdict(judged)
+    seen = _see(run, model, members)
+    columns = dict(seen.factors)
+    for name, known in table.items():
+        columns[name] = np.array([known.get(one.id, np.nan) for one in members])
+    targets = {
+        name: target
+        for name in factors
+        if name in columns and _can_be_probed(target := _target(columns[name], name), patients)
+    }
+    if not targets:
+        return {}
+    found = probe(
+        targets,
+        latent_features(seen.mu),
+        voxel_features(seen.gram, seen.mu.shape[1]),
+        None if SEGMENTED not in columns else _target(columns[SEGMENTED], SEGMENTED),
+        [name for name in targets if _is_volume(name)],
+        list(patients),
+        num_resamples,
+        seed,
+    )
     return {
-        "r2": result,
+        "r2": {name: asdict(one) for name, one in found.items()},
         "subjects": len(members),
         "patients": len(set(patients)),
-        "latent_units": mu.shape[1],
-        "voxel_components_at_most": min(mu.shape[1], len(members) - 1),
-        "voxel_block": block,
+        "latent_units": seen.mu.shape[1],
+        "voxel_components_at_most": min(seen.mu.shape[1], len(members) - 1),
+        "voxel_block": seen.block,
     }
 
 
+class _Seen(NamedTuple):
+    """What probes need of all samples."""
+
+    mu: Floats
+    """(N, z)."""
+    gram: Floats
+    """Inner products of images, (N, N)."""
+    block: int
+    """Side of the blocks of voxels that were averaged, 1 for none."""
+    factors: dict[str, Floats]
+    """Of segmentations, column → (N,), NaN where unknown."""
+
+
 @torch.inference_mode()
-def _mu_and_gram(
-    run: Run, model: VAE, members: Sequence[Subject]
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Posterior means (N, z), inner products of images (N, N), side of the blocks averaged over."""
-    mus, images, block = [], [], 0
+def _see(run: Run, model: VAE, members: Sequence[Subject]) -> _Seen:
+    """One pass over all samples."""
+    mus, images, known, block = [], [], [], 0
     bar = run.logging.progress_bar
-    for x in batches_of(run.data, members, bar, "encoding for probes"):
+    for samples in samples_of(run.data, members, bar, "encoding for probes"):
+        x = images_of(samples)
         mus.append(model.encode(x.to(run.hardware.device))[0].float().cpu())
+        known += [sample_factors(sample, run.data) for sample in samples]
         if not block:
             block = 1
             while len(members) * x[0].numel() * 4 / block ** (x.dim() - 2) > VOXEL_BYTES:
@@ -113,14 +112,41 @@ def _mu_and_gram(
     flat = torch.cat(images)
     # Their mean goes first, or the products would be large and nearly equal.
     flat = flat - flat.mean(0)
-    return torch.cat(mus).double().numpy(), (flat @ flat.T).double().numpy(), block
+    return _Seen(
+        torch.cat(mus).double().numpy(),
+        (flat @ flat.T).double().numpy(),
+        block,
+        as_columns(known),
+    )
 
 
-def probe_headline(probes: dict[str, Any]) -> list[str]:
-    """R² of each factor, for the log."""
-    return [
-        f"{name} from mu R² {found['latents']['value']:.2f} "
-        f"({found['latents']['low']:.2f} to {found['latents']['high']:.2f}), "
-        f"from voxels {found['voxels']['value']:.2f}"
-        for name, found in probes["r2"].items()
-    ]
+def _target(values: Floats, name: str) -> Floats:
+    return np.log1p(values) if name.endswith("_mm3") else values
+
+
+def _is_volume(name: str) -> bool:
+    return name.endswith(("_mm3", "_log"))
+
+
+def _can_be_probed(target: Floats, patients: np.ndarray) -> bool:
+    known = np.isfinite(target)
+    return len(set(patients[known])) >= FEWEST_PATIENTS and bool(np.ptp(target[known]) > 0)
+
+
+def probe_headline(probes: Mapping[str, Any]) -> list[str]:
+    """R² of each factor, for the log; and what was done to the voxels, where it was something."""
+    block = probes["voxel_block"]
+    voxels = f"voxels (averaged over blocks of {block})" if block > 1 else "voxels"
+    lines = []
+    for name, found in probes["r2"].items():
+        mu, low, high = (found["latents"][key] for key in ("value", "low", "high"))
+        parts = [
+            f"{name} from mu R² {mu:.2f} ({low:.2f} to {high:.2f}), nonlinear "
+            f"{found['latents_nonlinear']['value']:.2f}",
+            f"from {voxels} {found['voxels']['value']:.2f}, nonlinear "
+            f"{found['voxels_nonlinear']['value']:.2f}",
+        ]
+        if found["volume"] is not None:
+            parts.append(f"from volume {found['volume']['value']:.2f}")
+        lines.append(", ".join(parts))
+    return lines

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -17,27 +19,33 @@ from torch.utils.data import Dataset
 
 from vaelab.data.index import enumerate_names
 from vaelab.errors import UserError
-from vaelab.latents.table import read_latents
+from vaelab.latents.covariates import joined, read_covariates
+from vaelab.latents.table import Latents, read_latents
 
 
 class LatentDataset(Dataset[dict[str, Any]]):
-    """Sequences of latents, one of each patient, ordered by time point.
+    """Sequences of latents, one of each patient, ordered in time.
 
-    An item is a dict of ``patient`` (str), ``ids`` (T strings), ``time`` (T,) int64, ``mu`` and
-    ``logvar`` (T, z) float32 and, with ``sample``, ``z`` (T, z) drawn from N(mu, exp(logvar)).
-    Patients are ordered by name. A linear model of change from one visit to the next::
+    An item is a dict of ``patient`` (str), ``ids`` (T strings), ``time`` (T,) int64, the number of
+    each visit, ``time_days`` (T,) float32, when it was (NaN: not known), ``mu`` and ``logvar``
+    (T, z) float32 and, with ``sample``, ``z`` (T, z) drawn from N(mu, exp(logvar)).
+
+    Patients are ordered by name. Their visits are in the order of ``time_days`` where those are all
+    known, else of their numbers; ids decide between equals. Numbers may leave some out and times
+    between visits may be of any length. A linear model of change, integrated over these times::
 
         import torch
         from torch.utils.data import DataLoader
         from vaelab.latents.sequences import LatentDataset, collate
 
-        visits = LatentDataset("outputs/<run>/latents", split="train", min_length=2)
-        step = torch.nn.Linear(visits.z_dim, visits.z_dim)
-        optimizer = torch.optim.AdamW(step.parameters(), lr=1e-3)
+        visits = LatentDataset("outputs/<run>/latents", "train", 2, covariates="visits.csv")
+        rate = torch.nn.Linear(visits.z_dim, visits.z_dim)  # dz/dt, a year
+        optimizer = torch.optim.AdamW(rate.parameters(), lr=1e-3)
         for batch in DataLoader(visits, batch_size=16, shuffle=True, collate_fn=collate):
             now, later = batch["mu"][:, :-1], batch["mu"][:, 1:]  # (B, T-1, z)
-            there = batch["mask"][:, 1:, None]  # (B, T-1, 1): not every patient has T visits
-            loss = ((now + step(now) - later) * there).square().sum() / there.sum()
+            dt = batch["dt"][..., None] / 365.25  # (B, T-1, 1), years
+            known = batch["dt_mask"][..., None]  # false after a patient's last visit
+            loss = ((now + dt * rate(now) - later) * known).square().sum() / known.sum()
             optimizer.zero_grad(), loss.backward(), optimizer.step()
 
     Args:
@@ -47,9 +55,12 @@ class LatentDataset(Dataset[dict[str, Any]]):
         sample: whether to draw ``z`` anew each time that an item is taken.
         generator: what to draw with; None is PyTorch's own. Worker processes would each draw the
             same with a copy of it: leave it out with ``num_workers`` above 0.
+        covariates: a CSV file with a column ``id`` and one of ``days`` or ``date``; see
+            ``vaelab.latents.covariates``. None: the times are those that ``task=encode`` was given.
 
     Raises:
-        UserError: for a file that cannot be used, or when no patient is left.
+        UserError: for a file that cannot be used, when no patient is left, or when the times that
+            are known of a patient contradict the numbers of the visits.
     """
 
     def __init__(
@@ -59,10 +70,11 @@ class LatentDataset(Dataset[dict[str, Any]]):
         min_length: int = 1,
         sample: bool = False,
         generator: torch.Generator | None = None,
+        covariates: str | Path | None = None,
     ) -> None:
         if min_length < 1:
             raise UserError(f"min_length={min_length}: at least 1 time point is needed")
-        latents = read_latents(source).in_split(split)
+        latents = joined(read_latents(source), read_covariates(covariates)).in_split(split)
         twice = sorted(name for name, count in Counter(latents.ids).items() if count > 1)
         if twice:
             raise UserError(f"{source}: ids are there more than once:{enumerate_names(twice)}")
@@ -76,10 +88,7 @@ class LatentDataset(Dataset[dict[str, Any]]):
             raise UserError(
                 f"min_length={min_length}: no patient has so many time points; the most is {most}"
             )
-        self.visits = {
-            name: sorted(visits[name], key=lambda i: (latents.time_points[i], latents.ids[i]))
-            for name in self.patients
-        }
+        self.visits = {name: _in_order(latents, visits[name]) for name in self.patients}
         self.sample = sample
         self.generator = generator
 
@@ -99,6 +108,7 @@ class LatentDataset(Dataset[dict[str, Any]]):
             "patient": self.patients[index],
             "ids": [self.latents.ids[place] for place in places],
             "time": torch.from_numpy(self.latents.time_points[places]),  # (T,)
+            "time_days": torch.from_numpy(self.latents.time_days[places]).float(),  # (T,)
             "mu": mu,
             "logvar": logvar,
         }
@@ -108,20 +118,43 @@ class LatentDataset(Dataset[dict[str, Any]]):
         return item
 
 
+def _in_order(latents: Latents, places: Sequence[int]) -> list[int]:
+    """A patient's visits in time."""
+    days, ids = latents.time_days, latents.ids
+    by_number = sorted(places, key=lambda i: (latents.time_points[i], ids[i]))
+    if np.isfinite(days[by_number]).all():
+        return sorted(by_number, key=lambda i: days[i])
+    known = [i for i in by_number if np.isfinite(days[i])]
+    for before, after in pairwise(known):
+        if days[after] < days[before]:
+            when = f"{ids[before]} on day {days[before]:g}, {ids[after]} on day {days[after]:g}"
+            raise UserError(
+                f"patient {latents.patients[before]}: {when}, against the order of these names; "
+                "mend the times, or give those of all the patient's visits, which then order them"
+            )
+    return by_number
+
+
 def collate(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A batch of sequences, padded with 0 at the end to the longest, T.
+    """A batch of sequences, padded at the end to the longest, T, with 0 (``time_days`` with NaN).
 
     Returns:
-        ``patient`` and ``ids`` as lists, ``time`` (B, T), ``mu``, ``logvar`` and, if sampled,
-        ``z`` (B, T, z), and ``mask`` (B, T) bool, true where there is a time point.
+        ``patient`` and ``ids`` as lists, ``time`` and ``time_days`` (B, T), ``mu``, ``logvar`` and,
+        if sampled, ``z`` (B, T, z), and ``mask`` (B, T) bool, true where there is a time point.
+        Between visits and the next: ``dt`` (B, T-1) in days, 0 where a time is not known, and
+        ``dt_mask`` (B, T-1) bool, true where both are.
     """
     batch: dict[str, Any] = {name: [item[name] for item in items] for name in ("patient", "ids")}
     for name in ("time", "mu", "logvar", "z"):
         if name in items[0]:
             batch[name] = _padded([item[name] for item in items])
     batch["mask"] = _padded([torch.ones(len(item["ids"]), dtype=torch.bool) for item in items])
+    batch["time_days"] = _padded([item["time_days"] for item in items], float("nan"))
+    between = batch["time_days"].diff(dim=1)
+    batch["dt_mask"] = between.isfinite()
+    batch["dt"] = between.nan_to_num(nan=0.0)
     return batch
 
 
-def _padded(sequences: list[Tensor]) -> Tensor:
-    return pad_sequence(sequences, batch_first=True)
+def _padded(sequences: list[Tensor], value: float = 0.0) -> Tensor:
+    return pad_sequence(sequences, batch_first=True, padding_value=value)

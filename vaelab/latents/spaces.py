@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaelab.assembly import Run
-from vaelab.latents.probing import batches_of
+from vaelab.latents.reading import images_of, samples_of
 from vaelab.latents.subjects import Subject
-from vaelab.metrics.latent import ACTIVE_THRESHOLD
+from vaelab.metrics.latent import is_active
 from vaelab.models.vae import VAE
 from vaelab.objective.elbo import kl_divergence
 from vaelab.runs.folder import RunFolder
@@ -43,8 +43,8 @@ class Space:
 
     @property
     def active(self) -> NDArray[np.bool_]:
-        """Units whose mu varies over scans by more than ``ACTIVE_THRESHOLD``, (z,)."""
-        return np.asarray(self.mu.var(0, ddof=1) > ACTIVE_THRESHOLD)
+        """Units whose mu varies over scans, (z,)."""
+        return np.asarray(is_active(torch.from_numpy(self.mu)))
 
 
 @torch.inference_mode()
@@ -79,7 +79,7 @@ def encode(
     values = 0
     bar = run.logging.progress_bar
     spacing = run.data.spacing
-    for x in batches_of(run.data, scans, bar, f"encoding {name}"):
+    for x in map(images_of, samples_of(run.data, scans, bar, f"encoding {name}")):
         output = model(x.to(device))
         x_hat, mu, logvar = (part.float().cpu() for part in output[:3])
         again = [rescan(x, draw, spacing).to(device) for _ in range(repeats - 1)]

@@ -23,6 +23,8 @@ TABLE = "latents.parquet"
 ARRAYS = "latents.safetensors"
 ABOUT = "vaelab"
 """Key of the files' own metadata: JSON with the model, the run and the weights' SHA-256."""
+TIME_DAYS = "time_days"
+"""Covariate: when a visit was, in days."""
 
 
 def time_point_of(name: str, patient: str) -> int:
@@ -43,7 +45,7 @@ class Latents:
     ids: list[str]
     patients: list[str]
     time_points: np.ndarray
-    """(N,) int64: the order of a patient's visits; the time between them is not known."""
+    """(N,) int64: the order of a patient's visits by their names; for times see ``time_days``."""
     splits: list[str]
     mu: np.ndarray
     """Posterior means, (N, z) float32."""
@@ -61,11 +63,16 @@ class Latents:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def time_days(self) -> np.ndarray:
+        """When each visit was, in days on a scale of the patient's own, (N,); NaN for unknown."""
+        return np.asarray(self.covariates.get(TIME_DAYS, np.full(len(self), np.nan)))
+
     def where(self, chosen: np.ndarray) -> Latents:
         """The subjects at ``chosen``, an array of places or of truths."""
         places = np.arange(len(self))[chosen]
         columns = ("time_points", "mu", "logvar", "recon", "kl")
-        texts: dict[str, Any] = {n: [getattr(self, n)[i] for i in places] for n in _TEXTS}
+        texts: dict[str, Any] = {n: [getattr(self, n)[i] for i in places] for n in TEXTS}
         arrays: dict[str, Any] = {name: getattr(self, name)[places] for name in columns}
         return Latents(
             **texts,
@@ -90,7 +97,14 @@ class Latents:
         return self.where(np.array([name in wanted for name in self.splits]))
 
 
-_TEXTS = {"ids": "id", "patients": "patient", "splits": "split"}
+TEXTS = {"ids": "id", "patients": "patient", "splits": "split"}
+"""Fields of words → their columns."""
+
+
+def is_fixed(column: str) -> bool:
+    """Whether a column is the table's own and can be no covariate."""
+    own = ("id", "patient", "time_point", "split", "recon", "kl")
+    return column in own or re.fullmatch(r"(mu|logvar)_\d+", column) is not None
 
 
 def to_arrow(latents: Latents) -> pa.Table:
@@ -155,7 +169,7 @@ def _from_arrow(table: pa.Table, z_dim: int, extra: Sequence[str]) -> Latents:
         if pa.types.is_floating(table[name].type) or pa.types.is_integer(table[name].type)
     ]
     return Latents(
-        **{name: table[column].to_pylist() for name, column in _TEXTS.items()},
+        **{name: table[column].to_pylist() for name, column in TEXTS.items()},
         time_points=table["time_point"].to_numpy(),
         mu=units("mu"),
         logvar=units("logvar"),

@@ -44,7 +44,7 @@ def interval(values: Floats, level: float = 0.95) -> Estimate:
 
 
 def over_scans(numbers: Floats, weights: Floats) -> Floats:
-    """Weighted sum of a number per scan, (N,) → (1 + R,)."""
+    """Weighted sum of numbers per scan, (N, ...) → (1 + R, ...)."""
     result: Floats = weights @ numbers
     return result
 

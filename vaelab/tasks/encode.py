@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from safetensors.numpy import save
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -22,17 +19,18 @@ from vaelab.atomic import replacing
 from vaelab.data.index import enumerate_names
 from vaelab.errors import UserError
 from vaelab.evaluation.judging import load_model, weights_digest
-from vaelab.latents.pictures import choose_colors, draw_latents, read_covariates
+from vaelab.latents.covariates import read_covariates
+from vaelab.latents.factor_table import as_columns, is_of_label, sample_factors
+from vaelab.latents.factors import NAMES
+from vaelab.latents.pictures import choose_colors, draw_latents
+from vaelab.latents.shards import PARTS, Shard, Work, assemble, is_whole
 from vaelab.latents.subjects import Subject, Subjects, Unreadable, own_subjects, subjects_in
-from vaelab.latents.table import ABOUT, ARRAYS, TABLE, Latents, read_latents, to_arrow
+from vaelab.latents.table import Latents, read_latents, to_arrow
 from vaelab.models.vae import VAE
 from vaelab.objective.elbo import kl_divergence, squared_error
 from vaelab.runs.paths import PathText
 
 log = logging.getLogger(__name__)
-
-PARTS = ".parts"
-"""Beside the results: one Parquet file for each shard, a few kB a subject, so as to go on."""
 
 
 class Encode(Task):
@@ -41,10 +39,12 @@ class Encode(Task):
     One row a subject: ``id``, ``patient``, ``time_point``, ``split``, ``mu_0`` … and ``logvar_0`` …
     of the posterior, ``recon`` (squared error of the reconstruction from mu, summed over channels
     and voxels) and ``kl`` (nats, summed over units). Of the run's own dataset, volumes with a
-    segmentation have ``segmented_mm3`` too, and radiographs ``label``. Rows are ordered by split
-    (train, val, calibration, test, test_full, then by name), patient, time point and id; a subject
-    of two splits has one row, in the first. The safetensors file holds the same: arrays ``mu
-    logvar recon kl time_point``, and in its metadata ids, patients and splits in order of rows.
+    segmentation have its factors too, ``segmented_mm3`` and so on (``vaelab.latents.factors``; a
+    table of them alone is ``factors.csv``), and radiographs ``label``. Last come the columns of
+    ``covariates``, and ``time_days``. Rows are ordered by split (train, val, calibration, test,
+    test_full, then by name), patient, time point and id; a subject of two splits has one row, in
+    the first. The safetensors file holds the same: arrays ``mu logvar recon kl time_point``, and in
+    its metadata ids, patients and splits in order of rows.
 
     Subjects are encoded shard by shard, and no more than a shard is in memory. A shard is kept as
     soon as it is done and is not done again while weights, files and settings are the same, so
@@ -56,8 +56,9 @@ class Encode(Task):
         output_dir: where to write; None is ``latents`` in the run folder, or ``latents_inputs``
             with ``inputs``.
         shard_size: subjects that are kept at a time.
-        covariates: a CSV file with a column ``id`` and columns of numbers to colour pictures by;
-            None takes ``factors.csv`` in the folder of the dataset, where there is one.
+        covariates: a CSV file with a column ``id``, columns of numbers, and ``days`` or ``date`` of
+            visits (``vaelab.latents.covariates``); None takes ``factors.csv`` in the folder of the
+            dataset, where there is one.
         color_by: columns to colour by; None takes the tumour's volume, or the label of an X-ray.
         umap: whether to draw a UMAP too, where umap-learn is installed.
 
@@ -93,9 +94,12 @@ class Encode(Task):
         subjects = (
             subjects_in(self.inputs, run.data, folder) if self.inputs else own_subjects(run.data)
         )
-        known = read_covariates(self.covariates, None if self.inputs else run.data)
-        color_by = choose_colors(self.color_by, [*known, *subjects.covariates])
-        work = _Work(
+        covariates = read_covariates(self.covariates, None if self.inputs else run.data)
+        # Before any work, as far as can be known: which labels there are is seen on the way.
+        labels = [name for name in self.color_by or () if is_of_label(name)]
+        factors = [] if self.inputs or run.data.spacing is None else [*NAMES, *labels]
+        choose_colors(self.color_by, [*covariates.names, *subjects.covariates, *factors])
+        work = Work(
             about={
                 "model": type(run.model).__name__,
                 "run": run.folder.name,
@@ -108,13 +112,14 @@ class Encode(Task):
         )
         shards = work.plan(subjects.members, self.shard_size)
         _encode(model, subjects, work, shards, run)
-        failed = _assemble(shards, folder, work.about)
+        failed = assemble(shards, folder, work.about, covariates)
         for path in set(work.folder.iterdir()) - {shard.path for shard in shards}:
             path.unlink()  # of other weights or files
         latents = read_latents(folder)
         own = folder == usual and not self.inputs
         figures = run.folder.figures if own else folder / "figures"
-        draw_latents(latents, known, color_by, figures, self.umap)
+        color_by = choose_colors(self.color_by, list(latents.covariates))
+        draw_latents(latents, color_by, figures, self.umap)
         if failed:
             raise UserError(
                 f"{len(failed)} of {len(subjects.members)} subjects could not be read:"
@@ -122,49 +127,15 @@ class Encode(Task):
             )
 
 
-class _Shard(NamedTuple):
-    path: Path
-    members: list[Subject]
-
-
-class _Work(NamedTuple):
-    """What makes the result of a shard, and where it is kept."""
-
-    about: Mapping[str, Any]
-    settings: Mapping[str, Any]
-    folder: Path
-
-    def plan(self, members: Sequence[Subject], size: int) -> list[_Shard]:
-        """Cut into shards, each named by everything that its rows depend on."""
-        shared = json.dumps([self.about, dict(self.settings)], sort_keys=True, default=str)
-        shards: list[_Shard] = []
-        for start in range(0, len(members), size):
-            own = list(members[start : start + size])
-            digest = hashlib.sha256(shared.encode())
-            for subject in own:
-                row = (subject.id, subject.patient, subject.time_point, subject.split)
-                digest.update(json.dumps([*row, *_files(subject)]).encode())
-            name = f"{len(shards):05d}-{digest.hexdigest()[:32]}.parquet"
-            shards.append(_Shard(self.folder / name, own))
-        return shards
-
-
-def _files(subject: Subject) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of the files behind a subject: to read them would take long."""
-    paths = [Path(value) for value in subject.source.values() if isinstance(value, str)]
-    stats = [(path.name, path.stat()) for path in paths if path.is_file()]
-    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-
-
 def _encode(
     model: VAE,
     subjects: Subjects,
-    work: _Work,
-    shards: Sequence[_Shard],
+    work: Work,
+    shards: Sequence[Shard],
     run: Run,
 ) -> None:
     """Encode the shards that are not there yet; every subject is read and forgotten."""
-    missing = [shard for shard in shards if not _is_whole(shard.path)]
+    missing = [shard for shard in shards if not is_whole(shard.path)]
     done = sum(len(shard.members) for shard in shards if shard not in missing)
     if done:
         log.info("%d of %d subjects are encoded already", done, len(subjects.members))
@@ -183,7 +154,7 @@ def _encode(
         num_workers=run.data.num_workers,
         collate_fn=list,
     )
-    samples = _numbers(model, loader, subjects, run.hardware.device)
+    samples = _numbers(model, loader, subjects, run)
     progress = tqdm(
         samples, "encoding", len(todo), unit="subject", leave=False,
         disable=not run.logging.progress_bar,
@@ -194,18 +165,10 @@ def _encode(
     for row in zip(todo, progress, strict=True):
         rows.append(row)
         if len(rows) == len(shard.members):
-            table = _table(rows, model.z_dim, list(subjects.covariates), work.about)
+            table = _table(rows, model.z_dim, work.about)
             with replacing(shard.path) as partial:
                 pq.write_table(table, partial, write_page_checksum=True)
             rows, shard = [], next(queue, shard)
-
-
-def _is_whole(path: Path) -> bool:
-    try:
-        return path.is_file() and bool(pq.read_table(path, page_checksum_verification=True))
-    except (pa.ArrowException, OSError):
-        log.warning("%s: damaged, made again", path)
-        return False
 
 
 class _Numbers(NamedTuple):
@@ -213,23 +176,27 @@ class _Numbers(NamedTuple):
     logvar: np.ndarray  # (z,)
     recon: float
     kl: float
-    covariates: tuple[float, ...]
+    covariates: Mapping[str, float]
 
 
 @torch.inference_mode()
 def _numbers(
-    model: VAE, loader: DataLoader[Any], subjects: Subjects, device: torch.device
+    model: VAE, loader: DataLoader[Any], subjects: Subjects, run: Run
 ) -> Iterator[_Numbers | Unreadable]:
     """What the network says of each sample, in order."""
     for batch in loader:
         samples = [sample for sample in batch if not isinstance(sample, Unreadable)]
         found: Iterator[_Numbers] = iter(())
         if samples:
-            x = torch.stack([sample["image"] for sample in samples]).to(device)
+            x = torch.stack([sample["image"] for sample in samples]).to(run.hardware.device)
             x_hat, mu, logvar = model(x)[:3]
             parts = (mu, logvar, squared_error(x, x_hat), kl_divergence(mu, logvar))
             arrays = [part.float().cpu().numpy() for part in parts]
-            known = [tuple(of(s) for of in subjects.covariates.values()) for s in samples]
+            known = [
+                {name: of(sample) for name, of in subjects.covariates.items()}
+                | sample_factors(sample, run.data)
+                for sample in samples
+            ]
             found = map(_Numbers, *arrays, known)
         for sample in batch:
             yield sample if isinstance(sample, Unreadable) else _finite(next(found))
@@ -243,7 +210,6 @@ def _finite(numbers: _Numbers) -> _Numbers | Unreadable:
 def _table(
     rows: Sequence[tuple[Subject, _Numbers | Unreadable]],
     z_dim: int,
-    covariates: Sequence[str],
     about: Mapping[str, Any],
 ) -> pa.Table:
     """A shard's rows; who could not be read, and why, is in its metadata."""
@@ -262,36 +228,7 @@ def _table(
             logvar=np.array([one.logvar for one in found], np.float32).reshape(-1, z_dim),
             recon=np.array([one.recon for one in found], np.float32),
             kl=np.array([one.kl for one in found], np.float32),
-            covariates={
-                name: np.array([one.covariates[place] for one in found], np.float64)
-                for place, name in enumerate(covariates)
-            },
+            covariates=as_columns([one.covariates for one in found]),
             about={**about, "failed": failed},
         )
     )
-
-
-def _assemble(shards: Sequence[_Shard], folder: Path, about: Mapping[str, Any]) -> list[str]:
-    """Join the shards into the two files; returns whom they could not hold, and why."""
-    headers = [json.loads(pq.read_schema(shard.path).metadata[ABOUT.encode()]) for shard in shards]
-    failed = [reason for header in headers for reason in header["failed"]]
-    if len(failed) == sum(len(shard.members) for shard in shards):
-        raise UserError(f"no subject could be read:{enumerate_names(failed)}")
-    metadata = {ABOUT: json.dumps(dict(about))}
-    schema = pq.read_schema(shards[0].path).with_metadata(metadata)
-    with (
-        replacing(folder / TABLE) as partial,
-        pq.ParquetWriter(partial, schema, write_page_checksum=True) as writer,
-    ):
-        for shard in shards:
-            writer.write_table(pq.read_table(shard.path).replace_schema_metadata(metadata))
-    latents = read_latents(folder)
-    arrays = {name: getattr(latents, name) for name in ("mu", "logvar", "recon", "kl")}
-    arrays["time_point"] = latents.time_points
-    names = {"ids": latents.ids, "patients": latents.patients, "splits": latents.splits}
-    with replacing(folder / ARRAYS) as partial:
-        # One entry: the library writes several in an order that changes from call to call.
-        # By the bytes: the library's own files are closed to other users.
-        partial.write_bytes(save(arrays, {ABOUT: json.dumps({**about, **names})}))
-    log.info("encoded %d subjects: %s", len(latents), folder)
-    return failed

@@ -43,7 +43,7 @@ class Evaluate(Task):
 
     What is judged follows from the batch: reconstruction and latent space always; detection
     where it has labels; tumour against the rest where it has segmentations; localisation where
-    it has masks or segmentations; linear probes where there is a table of factors.
+    it has masks or segmentations; probes where there are segmentations or a table of factors.
 
     Detection is judged on all test images and on the balanced split, with intervals by a
     bootstrap over patients, and ``calibration.json`` is written: the scores of held-out normal
@@ -54,8 +54,9 @@ class Evaluate(Task):
         num_resamples: of the bootstrap.
         seed: of the bootstrap, of draws of z, and of what localisation chooses its threshold on.
         importance_samples: z decoded for each image, for a bound on its log-likelihood; 0 for none.
-        probe_factors: columns of the dataset's ``factors.csv`` to read from the latents, where
-            there is one.
+        probe_factors: what to read from the latents: columns of the dataset's ``factors.csv``, and
+            factors of its segmentations (``vaelab.latents.factors``); what is not there is left
+            out.
 
     Raises:
         UserError: for a value that cannot work.
@@ -129,7 +130,7 @@ class Evaluate(Task):
         log.info("%s", _headline(metrics))
         log.info("latent space: %s", ", ".join(latent_headline(metrics["latent"])))
         if probes:
-            log.info("linear probes: %s", "; ".join(probe_headline(probes)))
+            log.info("probes: %s", "; ".join(probe_headline(probes)))
         result: float = metrics["reconstruction"]["mse"]
         return result
 

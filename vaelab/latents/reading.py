@@ -1,0 +1,51 @@
+"""Subjects as batches, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from vaelab.data.index import enumerate_names
+from vaelab.data.module import SplitDataModule
+from vaelab.errors import UserError
+from vaelab.latents.subjects import Subject, Unreadable, own_subjects
+
+
+def samples_of(
+    data: SplitDataModule, members: Sequence[Subject], progress_bar: bool, desc: str
+) -> Iterator[list[Mapping[str, Any]]]:
+    """Samples of subjects in their order, without random transforms, a batch at a time.
+
+    Raises:
+        UserError: listing the subjects that cannot be read.
+    """
+    size = data.batch_size
+    batches = [range(i, min(i + size, len(members))) for i in range(0, len(members), size)]
+    loader: DataLoader[Any] = DataLoader(
+        own_subjects(data).load(members),
+        batch_sampler=[list(batch) for batch in batches],
+        num_workers=data.num_workers,
+        collate_fn=list,
+    )
+    bar = tqdm(loader, desc, unit="batch", leave=False, disable=not progress_bar)
+    seen = 0
+    for batch in bar:
+        bad = [
+            f"{members[seen + place].id}: {sample.reason}"
+            for place, sample in enumerate(batch)
+            if isinstance(sample, Unreadable)
+        ]
+        if bad:
+            raise UserError(f"{len(bad)} subjects could not be read:{enumerate_names(bad)}")
+        seen += len(batch)
+        yield batch
+
+
+def images_of(samples: Sequence[Mapping[str, Any]]) -> Tensor:
+    """Their images, (B, C, ...)."""
+    return torch.stack([torch.as_tensor(sample["image"]) for sample in samples])
