@@ -165,6 +165,17 @@ def test_learning_curves_are_logarithmic_only_where_the_range_is_wide(tmp_path: 
     save_figure(figure, tmp_path / "curves.png", dpi=40)
 
 
+def test_what_is_decoded_elsewhere_is_drawn_beside_mu_where_it_is_logged(tmp_path: Path):
+    errors = {"mu": [3.0, 2.0, 1.0], "zero": [3.0, 3.0, 4.0], "draw": [3.0, 4.0, 5.0]}
+    table = TABLE | {f"val/recon_at_{place}": values for place, values in errors.items()}
+    figure = learning_curves(table | {"val/active_units": [0, 4, 8]}, {"train": 100, "val": 10})
+    *_, error, units = figure.axes
+    assert [line.get_ydata().tolist() for line in error.lines] == list(errors.values())
+    assert [line.get_label() for line in error.lines] == ["at mu", "at z = 0", "at drawn z"]
+    assert units.lines[0].get_ydata().tolist() == [0, 4, 8]  # a number of units, not a sum
+    save_figure(figure, tmp_path / "curves.png", dpi=40)
+
+
 def test_sums_over_splits_of_different_size_become_comparable_per_sample():
     loss = learning_curves(TABLE, samples={"train": 100, "val": 10}).axes[0]
     train, validation = (line.get_ydata().tolist() for line in loss.lines)

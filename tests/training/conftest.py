@@ -59,8 +59,8 @@ def fit(
     epochs: int = 1,
     model: VAE | None = None,
     lr: float = 1e-6,
-    train: Flat | None = None,
-    val: Flat | None = None,
+    train: Dataset[dict[str, Any]] | None = None,
+    val: Dataset[dict[str, Any]] | None = None,
     annealing: Annealing | None = None,
     **changes: Any,
 ) -> L.Trainer:

@@ -168,6 +168,18 @@ _PANELS: Final = {
     ),
     "Beta": (_Curve("train/beta", "train", BLUE),),
 }
+_LATENT_PANELS: Final = {
+    "Error of what is decoded": (
+        _Curve("val/recon_at_mu", "at mu", BLUE),
+        _Curve("val/recon_at_zero", "at z = 0", ORANGE),
+        _Curve("val/recon_at_draw", "at drawn z", GREEN, (0, (2.5, 1.2))),
+    ),
+    "Latent units": (
+        _Curve("val/active_units", "active", BLUE),
+        _Curve("val/paid_units", "that cost KL", ORANGE),
+    ),
+}
+_UNITS: Final = {"Beta": "", "Error of what is decoded": "squared, per voxel", "Latent units": ""}
 
 
 def learning_curves(
@@ -175,12 +187,14 @@ def learning_curves(
     samples: Mapping[str, int] | None = None,
     title: str = "Learning curves",
 ) -> Figure:
-    """Loss, reconstruction, KL and beta over the epochs, in a 2 × 2 picture.
+    """Loss, reconstruction, KL and beta over the epochs, and whether the latents are used.
 
     Args:
         table: equally long columns by name: ``epoch`` (else rows are counted from 0),
             ``train/`` and ``val/`` ``loss``, ``recon`` and ``kl``, ``val/neg_elbo`` and
-            ``train/beta``, each optional. NaN is a gap (an epoch without validation).
+            ``train/beta``, each optional. NaN is a gap (an epoch without validation). With what
+            ``LatentHealth`` logs there is a third row: the error of x_hat(mu), x_hat(0) and of a
+            drawn z, which are alike where the decoder ignores z, and the units in use.
         samples: how many samples ``train`` and ``val`` have. The logged values are sums
             over a split; divided by its size, the two splits can be compared.
         title: stands above, literally.
@@ -191,6 +205,8 @@ def learning_curves(
         UserError: no column of ``table`` is one that is drawn.
     """
     known = [curve.column for curves in _PANELS.values() for curve in curves]
+    latent = any(curve.column in table for curves in _LATENT_PANELS.values() for curve in curves)
+    panels = {**_PANELS, **(_LATENT_PANELS if latent else {})}
     drawn = [column for column in known if column in table]
     if not drawn:
         raise UserError(
@@ -198,13 +214,13 @@ def learning_curves(
             f" log at least one of {known}"
         )
     epochs = np.asarray(table.get("epoch", range(len(table[drawn[0]]))), float)
-    figure = new_figure(9.2, 6.0, "white")
+    figure = new_figure(9.2, 0.8 + 2.6 * (len(panels) // 2), "white")
     write(figure, 0.2, 0.16, wrapped(title, 8.8, 12), fontsize=12, color=INK, va="top")
-    for panel, (name, curves) in enumerate(_PANELS.items()):
+    for panel, (name, curves) in enumerate(panels.items()):
         axes = place(figure, 0.85 + 4.55 * (panel % 2), 0.85 + 2.6 * (panel // 2), 3.6, 2.0)
         _quiet(axes)
         axes.set_title(name, loc="left", fontsize=9.5, color=INK, pad=5, **TEXT)
-        sums = name != "Beta"
+        sums = name not in _UNITS
         heights = []
         for curve in curves:
             if curve.column not in table:
@@ -239,8 +255,8 @@ def learning_curves(
                 axes.yaxis.set_major_formatter(EngFormatter(sep=""))  # 300k, 4M
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.margins(x=0.02)
-        unit = ("per sample" if samples else "sum over the split") if sums else ""
-        _label(axes, "epoch" if panel > 1 else "", unit)
+        unit = ("per sample" if samples else "sum over the split") if sums else _UNITS[name]
+        _label(axes, "epoch" if panel >= len(panels) - 2 else "", unit)
         if len(heights) > 1:
             _name_lines(axes)
     return figure

@@ -49,6 +49,12 @@ from vaelab.training.settings import LoggingSettings, TrainSettings
 
 log = logging.getLogger(__name__)
 
+SHOWN = (
+    "train/loss", "val/recon", "val/kl", "train/beta", "val/active_units", "val/recon_at_mu",
+    "val/recon_at_zero", "val/recon_at_draw",
+)  # fmt: skip
+"""Metrics in the log's line of each epoch."""
+
 
 def fit(
     folder: RunFolder,
@@ -193,7 +199,7 @@ def _usual_callbacks(
             _DrawSlices(list(data.channel_names)),
         ),
         LogEpoch(),
-        EpochSummary(["train/loss", "val/recon", "val/kl", "train/beta", "val/active_units"]),
+        EpochSummary(SHOWN),
     ]
     if settings.max_minutes is not None:
         limit = timedelta(minutes=settings.max_minutes)
