@@ -49,7 +49,7 @@ class ModelScore(Protocol):
 
 def score_of(score: Score, x: Tensor, output: VAEOutput) -> Tensor:
     """Score of each sample, (B,) float32, with the gradients that it needs."""
-    with torch.set_grad_enabled(bool(getattr(score, "needs_gradients", False))):
+    with _gradients_for(score):
         return score(x, output).float().detach()
 
 
@@ -58,8 +58,12 @@ def map_of(score: Score, x: Tensor, output: VAEOutput) -> Tensor | None:
     evidence: Callable[[Tensor, VAEOutput], Tensor] | None = getattr(score, "map", None)
     if evidence is None:
         return None
-    with torch.set_grad_enabled(bool(getattr(score, "needs_gradients", False))):
+    with _gradients_for(score):
         return evidence(x, output).float().detach()
+
+
+def _gradients_for(score: Score) -> torch.set_grad_enabled:
+    return torch.set_grad_enabled(bool(getattr(score, "needs_gradients", False)))
 
 
 Normals = Callable[[], Iterator[tuple[Tensor, VAEOutput]]]

@@ -40,7 +40,8 @@ def needed_parts(node: Any) -> tuple[str, ...]:
 
     plain = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
     classes = [get_class(target) for target in _targets(plain)]
-    needed = {part for one in classes if issubclass(one, Task) for part in one.parts}
+    tasks = [named for named in classes if issubclass(named, Task)]
+    needed = {part for task in tasks for part in task.parts}
     return tuple(part for part in PARTS if part in needed)
 
 

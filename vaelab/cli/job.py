@@ -88,10 +88,10 @@ def job(cfg: DictConfig) -> Any:
     attempt = Attempt.current()
     if attempt is not None and attempt.stopped():
         before = read_status(run_dir)
-        done = before is not None and before.state == "done"
-        attempt.record(
-            Outcome("skipped", before.value) if before and done else Outcome("not run", code=1)
-        )
+        if before is not None and before.state == "done":
+            attempt.record(Outcome("skipped", before.value))
+        else:
+            attempt.record(Outcome("not run", code=1))
         return float("nan")
     result: Any = None
     try:
