@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vaelab.cli.config_files import CONF
+from vaelab.cli.config_files import CONF, folders_of, split_search_path
 from vaelab.cli.help import help_text
 from vaelab.cli.process import ended_by_sigterm, open_standard_streams
 from vaelab.errors import UserError
@@ -26,7 +26,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     with ended_by_sigterm():
         if "--help" in arguments or "-h" in arguments:
-            print(help_text(CONF, arguments))  # noqa: T201
+            _print_help(arguments)
             return
         process = this_process()
         if process.rank or process.launcher == "vaelab":
@@ -37,6 +37,14 @@ def main() -> None:
             _run(arguments)
         finally:
             announce(None)  # to those who wait for a run to train, where there is none
+
+
+def _print_help(arguments: list[str]) -> None:
+    try:
+        rest, places = split_search_path(arguments)
+    except UserError as error:
+        sys.exit(f"vaelab: {error}")
+    print(help_text([CONF, *folders_of(places)], rest))  # noqa: T201
 
 
 def _run(arguments: list[str]) -> None:
