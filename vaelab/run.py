@@ -1,4 +1,4 @@
-"""The one door: ``python -m vaelab.run``.
+"""The command line: ``python -m vaelab.run``.
 
 Compose the config, resolve it, seed, build the parts, hand them to the task (``vaelab.cli.job``).
 """
@@ -60,7 +60,7 @@ def _run(arguments: list[str]) -> None:
 
     try:
         sys.argv[1:] = arguments_for(arguments)
-        with _own_words():
+        with _errors_raised():
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except Exception as error:
         # ValueError: what Hydra says of flags that exclude each other.
@@ -78,7 +78,7 @@ def _run(arguments: list[str]) -> None:
 
 
 @contextmanager
-def _own_words() -> Iterator[None]:
+def _errors_raised() -> Iterator[None]:
     """Have Hydra raise its errors; it would print most of them with a traceback."""
     before = os.environ.get(FULL)
     os.environ[FULL] = "1"

@@ -152,6 +152,18 @@ def test_a_run_works_in_folders_with_odd_names(
     assert (tmp_path / odd / "dataset.root_dir").is_dir()
 
 
+def test_a_folder_that_is_named_by_a_number(
+    door: Door, run_2d: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    (tmp_path / "2024").mkdir()
+    assert door("task=predict", f"run_dir={run_2d}", "task.inputs=2024") == 1
+    assert "task.inputs=2024: is read as a number" in capfd.readouterr().out
+    assert door("task=predict", f"run_dir={run_2d}", "task.inputs=./2024") == 1
+    shown = capfd.readouterr().out
+    assert "2024" in shown  # there is nothing in it
+    assert "is read as a number" not in shown
+
+
 @pytest.mark.parametrize("quoting", ["double", "none"])
 def test_a_variable_that_the_shell_did_not_replace_is_named(
     quoting: str, door: Door, capfd: pytest.CaptureFixture[str]

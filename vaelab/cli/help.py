@@ -74,8 +74,8 @@ def _built_on(path: Path, folders: Sequence[Path]) -> list[Path]:
     """Options of the same group that an option's defaults name, in order, and theirs before."""
     names = re.findall(r"^  - (\w+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     files = option_files(path.parent.name, folders)
-    found = [files[name] for name in names if name in files]
-    return [part for other in found for part in [*_built_on(other, folders), other]]
+    bases = [files[name] for name in names if name in files]
+    return [part for base in bases for part in [*_built_on(base, folders), base]]
 
 
 def _without(text: str, sections: Sequence[str]) -> str:
