@@ -44,6 +44,8 @@ def _print_help(arguments: list[str]) -> None:
         rest, places = split_search_path(arguments)
     except UserError as error:
         sys.exit(f"vaelab: {error}")
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # the curves of annealing in ASCII
     print(help_text([CONF, *folders_of(places)], rest))  # noqa: T201
 
 
@@ -63,9 +65,9 @@ def _run(arguments: list[str]) -> None:
         with _errors_raised():
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except Exception as error:
-        # ValueError: what Hydra says of flags that exclude each other.
+        # ValueError: what Hydra says of flags that exclude each other; OSError: of the run folder.
         expected = isinstance(
-            error, (UserError, HydraException, OmegaConfBaseException, ValueError)
+            error, (UserError, HydraException, OmegaConfBaseException, ValueError, OSError)
         )
         in_sweep = SweepRecord.open is not None  # a worker process has died, say
         if os.environ.get(FULL) == "1" or not (expected or in_sweep):

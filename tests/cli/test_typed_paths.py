@@ -111,7 +111,7 @@ def test_a_sweep_over_paths_is_written_in_hydras_grammar(tmp_path: Path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     with pytest.raises(
-        UserError, match=r"to sweep over several, write 'dataset\.root_dir=choice\("
+        UserError, match=r'to sweep over several, write "dataset\.root_dir=choice\('
     ):
         as_typed([f"dataset.root_dir={tmp_path}/a,{tmp_path}/b"], [CONF], sweep=True)
 

@@ -23,6 +23,8 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str:
         return _unknown_option(error)
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}; choose another folder with run_dir=<folder>"
     text, cause = str(error), error.__cause__
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and isinstance(
         cause.parent_node, DictConfig
