@@ -55,3 +55,14 @@ def test_help_needs_neither_hydra_nor_torch():
         "resume=",
     ):
         assert words in ended.stdout
+
+
+def test_how_paths_are_written_is_stated():
+    shown = help_text([CONF], [])
+    for words in (
+        "Paths mean what is typed",
+        "choice(a,'b (1)')",
+        "--config-dir",
+        "${oc.env:NAME}",
+    ):
+        assert words in shown

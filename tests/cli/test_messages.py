@@ -21,10 +21,7 @@ from ..conftest import TINY_MRI, Door
         ("hardware.precision=16", "one of auto, 32-true, 16-mixed, bf16-mixed; did you mean 16-mi"),
         ("train.seed=-1", "train.seed=-1: from 0 to 4294967295; try 42"),
         ("train.seed=123456789012", "train.seed=123456789012: from 0 to 4294967295"),
-        (
-            "hydra.run.dir=/proc/here",
-            "/proc/here: No such file or directory; choose another folder",
-        ),
+        ("hydra.run.dir=/dev/null/x", "/dev/null/x: Not a directory; choose another folder"),
         ("dataset.root_dir=${HOME}/data", "${oc.env:HOME}"),
     ],
 )
