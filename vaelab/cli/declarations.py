@@ -26,12 +26,12 @@ def task_class(node: Any) -> type[Task]:
     from vaelab.assembly import Task  # seconds, which --help does without
 
     check_targets({"_target_": node["_target_"]}, "task")
-    found = get_class(node["_target_"])
-    if not issubclass(found, Task):
+    named = get_class(node["_target_"])
+    if not issubclass(named, Task):
         raise UserError(
             f"task._target_={node['_target_']}: not a task; subclass vaelab.assembly.Task"
         )
-    return found
+    return named
 
 
 def needed_parts(node: Any) -> tuple[str, ...]:

@@ -70,7 +70,7 @@ def run_folders(folders: Sequence[str], is_run: Callable[[Path], bool], kind: st
     Raises:
         UserError: for a folder that is neither.
     """
-    found: dict[Path, Path] = {}
+    by_place: dict[Path, Path] = {}
     for folder in folders:
         path = Path(folder).expanduser()
         if not path.is_dir():
@@ -83,8 +83,8 @@ def run_folders(folders: Sequence[str], is_run: Callable[[Path], bool], kind: st
                 "runs are in outputs/, sweeps in multirun_sweeps/"
             )
         for run in runs:
-            found.setdefault(run.resolve(), run)
-    return list(found.values())
+            by_place.setdefault(run.resolve(), run)
+    return list(by_place.values())
 
 
 def read_runs(folders: Sequence[str]) -> list[TrainingRun]:
