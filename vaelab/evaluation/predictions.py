@@ -20,10 +20,11 @@ from vaelab.data.index import Record
 from vaelab.metrics.image import (
     SSIM_WINDOW,
     foreground,
+    mean_of_windows,
     mean_squared_error,
     psnr,
+    similarity_of_windows,
     squared_error_within,
-    ssim,
 )
 from vaelab.objective.elbo import kl_per_dimension, squared_error
 
@@ -151,14 +152,14 @@ def channel_metrics(x: Tensor, x_hat: Tensor) -> dict[str, Tensor]:
 
     Images smaller than a window of SSIM have none.
     """
-    large = min(x.shape[2:]) >= SSIM_WINDOW
+    brain = foreground(x) if x.dim() == 5 else None
     result = {"mse": mean_squared_error(x, x_hat), "psnr_db": psnr(x, x_hat)}
-    if large:
-        result["ssim"] = ssim(x, x_hat)
-    if x.dim() == 5:
-        brain = foreground(x)
+    similarity = similarity_of_windows(x, x_hat) if min(x.shape[2:]) >= SSIM_WINDOW else None
+    if similarity is not None:
+        result["ssim"] = mean_of_windows(similarity, None)
+    if brain is not None:
         result["mse_brain"] = mean_squared_error(x, x_hat, brain)
         result["psnr_db_brain"] = psnr(x, x_hat, brain)
-        if large:
-            result["ssim_brain"] = ssim(x, x_hat, brain)
+        if similarity is not None:
+            result["ssim_brain"] = mean_of_windows(similarity, brain)
     return result
