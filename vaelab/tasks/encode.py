@@ -23,7 +23,7 @@ from vaelab.atomic import replacing
 from vaelab.data.identity import state_of
 from vaelab.data.index import enumerate_names
 from vaelab.errors import UserError
-from vaelab.evaluation.judge import Encoding, encodings, judge_of
+from vaelab.evaluation.judge import Encoding, Judge, encodings, judge_of
 from vaelab.latents.pictures import choose_colors, draw_latents, read_covariates
 from vaelab.latents.subjects import Subject, Subjects, Unreadable, own_subjects, subjects_in
 from vaelab.latents.table import ABOUT, ARRAYS, TABLE, Latents, read_latents, to_arrow
@@ -108,8 +108,7 @@ class Encode(Task):
             folder=folder / PARTS,
         )
         shards = work.plan(subjects.members, self.shard_size)
-        known_before = {} if self.inputs else judge.encodings
-        _encode(judge.model, subjects, work, shards, run, known_before)
+        _encode(judge, subjects, work, shards, {} if self.inputs else judge.encodings)
         failed = _assemble(shards, folder, work.about)
         for path in set(work.folder.iterdir()) - {shard.path for shard in shards}:
             path.unlink()  # of other weights or files
@@ -158,11 +157,10 @@ def _files(subject: Subject) -> list[tuple[str, str]]:
 
 
 def _encode(
-    model: VAE,
+    judge: Judge,
     subjects: Subjects,
     work: _Work,
     shards: Sequence[_Shard],
-    run: Run,
     known: Mapping[str, Encoding],
 ) -> None:
     """Encode the shards that are not there yet; every subject is read and forgotten.
@@ -174,15 +172,13 @@ def _encode(
     done = sum(len(shard.members) for shard in shards if shard not in missing)
     if done:
         log.info("%d of %d subjects are encoded already", done, len(subjects.members))
+    model, run = judge.model, judge.run
     todo: list[Subject] = []
     batches: list[list[int]] = []
     for shard in missing:  # a batch never crosses a shard: its rows do not depend on what was done
         new = [subject for subject in shard.members if subject.id not in known]
-        steps = range(0, len(new), run.data.batch_size)
-        batches += [
-            [len(todo) + i for i in range(len(new))[step : step + run.data.batch_size]]
-            for step in steps
-        ]
+        places, size = range(len(todo), len(todo) + len(new)), run.data.batch_size
+        batches += [list(places[first : first + size]) for first in range(0, len(new), size)]
         todo += new
     encoded = iter(
         tqdm(
