@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,14 +12,12 @@ from torch.nn.functional import avg_pool2d, avg_pool3d
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from vaelab.assembly import Run
-from vaelab.data.index import enumerate_names
+from vaelab.data.index import Record, enumerate_names
 from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
 from vaelab.latents.pictures import Covariates, read_covariates
 from vaelab.latents.subjects import Subject, Unreadable, own_subjects
-from vaelab.metrics.probes import latent_features, probe, voxel_features
-from vaelab.models.vae import VAE
+from vaelab.metrics.probes import Probe, Probes, latent_features, probe, voxel_features
 
 FEWEST_PATIENTS = 10
 """Below, a fold would be judged on a single patient."""
@@ -58,52 +55,51 @@ def batches_of(
         yield torch.stack([torch.as_tensor(sample["image"]) for sample in batch])
 
 
+Encode = Callable[[Sequence[Record]], np.ndarray]
+"""Records → their posterior means, (N, z) float64."""
+
+
 def probe_factors(
-    run: Run, model: VAE, factors: Sequence[str], num_resamples: int, seed: int
-) -> dict[str, Any]:
+    data: SplitDataModule, encode: Encode, factors: Sequence[str], num_resamples: int, seed: int
+) -> Probes | None:
     """R² of each factor from mu and from voxels, over all subjects of the dataset.
 
     Volumes in mm³ are probed by their logarithm, log(1 + V). A factor that is unknown, or the
     same for all, is left out.
 
     Returns:
-        Empty where no factor is known, or of fewer than ``FEWEST_PATIENTS`` patients.
+        None where no factor is known, or of fewer than ``FEWEST_PATIENTS`` patients.
     """
-    known: Covariates = {} if not factors else read_covariates(None, run.data)
+    known: Covariates = {} if not factors else read_covariates(None, data)
     found = [name for name in factors if name in known]
-    subjects = own_subjects(run.data).members if found else []
+    subjects = own_subjects(data).members if found else []
     members = [one for one in subjects if all(one.id in known[name] for name in found)]
     patients = [one.patient for one in members]
     if len(set(patients)) < FEWEST_PATIENTS:
-        return {}
-    mu, gram, block = _mu_and_gram(run, model, members)
+        return None
+    mu = encode([dict(subject.source) for subject in members])
+    gram, block = _gram(data, members)
     latents, voxels = latent_features(mu), voxel_features(gram, mu.shape[1])
-    result: dict[str, Any] = {}
+    r2: dict[str, Probe] = {}
     for name in found:
         values = np.array([known[name][one.id] for one in members])
         values = np.log1p(values) if name.endswith("_mm3") else values
         if np.ptp(values) > 0:
-            judged = probe(values, latents, voxels, patients, num_resamples, seed)
-            result[name] = asdict(judged)
-    return {
-        "r2": result,
-        "subjects": len(members),
-        "patients": len(set(patients)),
-        "latent_units": mu.shape[1],
-        "voxel_components_at_most": min(mu.shape[1], len(members) - 1),
-        "voxel_block": block,
-    }
+            r2[name] = probe(values, latents, voxels, patients, num_resamples, seed)
+    return Probes(
+        r2=r2,
+        subjects=len(members),
+        patients=len(set(patients)),
+        latent_units=mu.shape[1],
+        voxel_components_at_most=min(mu.shape[1], len(members) - 1),
+        voxel_block=block,
+    )
 
 
-@torch.inference_mode()
-def _mu_and_gram(
-    run: Run, model: VAE, members: Sequence[Subject]
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Posterior means (N, z), inner products of images (N, N), side of the blocks averaged over."""
-    mus, images, block = [], [], 0
-    bar = run.logging.progress_bar
-    for x in batches_of(run.data, members, bar, "encoding for probes"):
-        mus.append(model.encode(x.to(run.hardware.device))[0].float().cpu())
+def _gram(data: SplitDataModule, members: Sequence[Subject]) -> tuple[np.ndarray, int]:
+    """Inner products of images (N, N), and the side of the blocks that they are averaged over."""
+    images, block = [], 0
+    for x in batches_of(data, members, data.progress_bar, "reading voxels for probes"):
         if not block:
             block = 1
             while len(members) * x[0].numel() * 4 / block ** (x.dim() - 2) > VOXEL_BYTES:
@@ -113,14 +109,14 @@ def _mu_and_gram(
     flat = torch.cat(images)
     # Their mean goes first, or the products would be large and nearly equal.
     flat = flat - flat.mean(0)
-    return torch.cat(mus).double().numpy(), (flat @ flat.T).double().numpy(), block
+    return (flat @ flat.T).double().numpy(), block
 
 
-def probe_headline(probes: dict[str, Any]) -> list[str]:
+def probe_headline(probes: Probes) -> list[str]:
     """R² of each factor, for the log."""
     return [
-        f"{name} from mu R² {found['latents']['value']:.2f} "
-        f"({found['latents']['low']:.2f} to {found['latents']['high']:.2f}), "
-        f"from voxels {found['voxels']['value']:.2f}"
-        for name, found in probes["r2"].items()
+        f"{name} from mu R² {found.latents.value:.2f} "
+        f"({found.latents.low:.2f} to {found.latents.high:.2f}), "
+        f"from voxels {found.voxels.value:.2f}"
+        for name, found in probes.r2.items()
     ]

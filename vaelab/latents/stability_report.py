@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from vaelab.metrics.detection import Estimate
+from vaelab.metrics.bootstrap import Estimate
 from vaelab.metrics.verdict import Verdict
 from vaelab.report.diagnostic_figures import StabilityRow, stability_figure
 

@@ -15,8 +15,7 @@ from sklearn.decomposition import KernelPCA
 from sklearn.linear_model import RidgeCV
 from sklearn.model_selection import GroupKFold
 
-from vaelab.metrics.bootstrap import interval, over_scans, patient_weights
-from vaelab.metrics.detection import Estimate
+from vaelab.metrics.bootstrap import Estimate, interval, over_scans, patient_weights
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -36,6 +35,20 @@ class Probe:
     """From as many principal components of the voxels as there are latent units."""
     gain: Estimate
     """R² of latents less R² of voxels, on the same resamples of patients."""
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What linear probes find in a latent space."""
+
+    r2: dict[str, Probe]
+    """Of each factor that is known and not the same for all."""
+    subjects: int
+    patients: int
+    latent_units: int
+    voxel_components_at_most: int
+    voxel_block: int
+    """Side of the blocks of voxels that images were averaged over."""
 
 
 def probe(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from vaelab.metrics.detection import Estimate
+from vaelab.metrics.bootstrap import Estimate
 
 Verdict = Literal["stable", "not stable", "undecided"]
 

@@ -81,18 +81,20 @@ def report_card(
     scores: Sequence[float],
     title: str,
     scale_source: str,
+    heat_name: str = "|x − x̂|",
 ) -> Figure:
     """Originals, reconstructions and heat maps of 1 to 8 images, one column each.
 
     Args:
         originals, reconstructions: (N, H, W) in [0, 1].
-        heatmaps: (N, H, W) residual magnitudes, in the unit of ``heat_scale``.
-        heat_scale: the magnitude at the end of the one colour scale.
+        heatmaps: (N, H, W), larger is more abnormal, in the unit of ``heat_scale``.
+        heat_scale: the value at the end of the one colour scale.
         ids: N names, shown literally and shortened to fit.
         scores: N anomaly scores.
         title: stands above, literally.
         scale_source: where ``heat_scale`` comes from, for example "99.5th percentile of
             healthy images".
+        heat_name: what the maps show, in words.
 
     Raises:
         UserError: no subject or more than 8, or ``heat_scale`` is not a positive number.
@@ -108,7 +110,7 @@ def report_card(
             originals, reconstructions, heatmaps, ids, scores, strict=True
         )
     ]
-    return _card(columns, heat_scale, title, scale_source).figure
+    return _card(columns, heat_scale, title, scale_source, heat_name).figure
 
 
 def report_card_3d(
@@ -122,17 +124,18 @@ def report_card_3d(
     channel_name: str,
     title: str,
     scale_source: str,
+    heat_name: str = "|x − x̂|",
 ) -> Figure:
     """The axial slice through the tumour's largest extent, for 1 to 8 subjects.
 
     Args:
         originals, reconstructions: (N, D, H, W) volumes of one modality in RAS. Grey levels
             span percentiles 0.5 to 99.9 of each subject's original.
-        heatmaps: (N, D, H, W) residual magnitudes, in the unit of ``heat_scale``.
+        heatmaps: (N, D, H, W), larger is more abnormal, in the unit of ``heat_scale``.
         segs: (N, D, H, W) integer labels, 0 is no tumour; the tumour is outlined in every row.
             None, or a subject without tumour, shows the centre slice.
         channel_name: the modality, for example "t1c".
-        heat_scale, ids, scores, title, scale_source: as in :func:`report_card`.
+        heat_scale, ids, scores, title, scale_source, heat_name: as in :func:`report_card`.
 
     Raises:
         UserError: no subject or more than 8, or ``heat_scale`` is not a positive number.
@@ -158,7 +161,7 @@ def report_card_3d(
                 None if seg is None else axial(seg, z) > 0,
             )
         )
-    card = _card(columns, heat_scale, f"{title}  ·  {channel_name}, axial", scale_source)
+    card = _card(columns, heat_scale, f"{title}  ·  {channel_name}, axial", scale_source, heat_name)
     orientation_letters(card.panels[0], *"APRL")
     return card.figure
 
@@ -179,7 +182,9 @@ class _Card(NamedTuple):
     panels: list[Axes]  # row by row, the colour bar not among them
 
 
-def _card(columns: Sequence[_Column], heat_scale: float, title: str, scale_source: str) -> _Card:
+def _card(
+    columns: Sequence[_Column], heat_scale: float, title: str, scale_source: str, heat_name: str
+) -> _Card:
     if not 1 <= len(columns) <= MOST_SUBJECTS:
         raise UserError(
             f"report card: {len(columns)} subjects; choose between 1 and {MOST_SUBJECTS}"
@@ -192,7 +197,7 @@ def _card(columns: Sequence[_Column], heat_scale: float, title: str, scale_sourc
     left = label + edge + (figure_width - label - 2 * edge - grid) / 2
     heading = wrapped(title, figure_width - 2 * edge, 12)
     quantity = wrapped(
-        f"|x − x̂|, brightest from {heat_scale:.3g} ({scale_source})", figure_width - 2 * edge, 8
+        f"{heat_name}, brightest from {heat_scale:.3g} ({scale_source})", figure_width - 2 * edge, 8
     )
     top = 0.76 + 0.22 * (heading.count("\n") + 1)
     below = top + 3 * (panel_height + gap)

@@ -111,6 +111,7 @@ def write_report(
     cases: Sequence[AnyCase],
     heat_scale: float,
     scale_source: str,
+    heat_name: str = "|x − x̂|",
     config_yaml: str,
     versions: Mapping[str, str],
     splits: Mapping[str, int],
@@ -128,6 +129,7 @@ def write_report(
             17 KB, so a large test split is better thinned out by the caller.
         heat_scale: the magnitude with the brightest colour, the same for every case.
         scale_source: where it comes from, for example "99.5th percentile of healthy images".
+        heat_name: what heat maps show, in words.
         config_yaml: the resolved config, shown literally.
         versions: package → version.
         splits: split → number of samples.
@@ -159,6 +161,7 @@ def write_report(
         heat_gradient=",".join("#{:02x}{:02x}{:02x}".format(*c) for c in _heat_colours()[::15]),
         heat_scale=f"{heat_scale:.3g}",
         scale_source=scale_source,
+        heat_name=heat_name,
         config_yaml=config_yaml,
         versions=versions,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,16 +17,17 @@ from safetensors.numpy import save
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from vaelab.anomaly.detector import reconstruct
 from vaelab.assembly import Run, Task
 from vaelab.atomic import replacing
+from vaelab.data.identity import state_of
 from vaelab.data.index import enumerate_names
 from vaelab.errors import UserError
-from vaelab.evaluation.judging import load_model, weights_digest
+from vaelab.evaluation.judge import Encoding, Judge, encodings, judge_of
 from vaelab.latents.pictures import choose_colors, draw_latents, read_covariates
 from vaelab.latents.subjects import Subject, Subjects, Unreadable, own_subjects, subjects_in
 from vaelab.latents.table import ABOUT, ARRAYS, TABLE, Latents, read_latents, to_arrow
 from vaelab.models.vae import VAE
-from vaelab.objective.elbo import kl_divergence, squared_error
 from vaelab.runs.paths import PathText
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class Encode(Task):
         """Encode all subjects; raise ``UserError`` at the end when some could not be read."""
         usual = run.folder.latents_of_inputs if self.inputs else run.folder.latents
         folder = Path(self.output_dir).expanduser() if self.output_dir else usual
-        model = load_model(run)
+        judge = judge_of(run)
         subjects = (
             subjects_in(self.inputs, run.data, folder) if self.inputs else own_subjects(run.data)
         )
@@ -101,13 +102,13 @@ class Encode(Task):
                 "run": run.folder.name,
                 "data": type(run.data).__name__,
                 "weights": run.weights.name,
-                "weights_sha256": weights_digest(run.weights),
+                "weights_sha256": judge.weights_digest,
             },
             settings=run.data.sample_settings(),
             folder=folder / PARTS,
         )
         shards = work.plan(subjects.members, self.shard_size)
-        _encode(model, subjects, work, shards, run)
+        _encode(judge, subjects, work, shards, {} if self.inputs else judge.encodings)
         failed = _assemble(shards, folder, work.about)
         for path in set(work.folder.iterdir()) - {shard.path for shard in shards}:
             path.unlink()  # of other weights or files
@@ -149,55 +150,52 @@ class _Work(NamedTuple):
         return shards
 
 
-def _files(subject: Subject) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of the files behind a subject: to read them would take long."""
+def _files(subject: Subject) -> list[tuple[str, str]]:
+    """Name and state of the files behind a subject: to read them would take long."""
     paths = [Path(value) for value in subject.source.values() if isinstance(value, str)]
-    stats = [(path.name, path.stat()) for path in paths if path.is_file()]
-    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+    return [(path.name, state_of(path)) for path in paths if path.is_file()]
 
 
 def _encode(
-    model: VAE,
+    judge: Judge,
     subjects: Subjects,
     work: _Work,
     shards: Sequence[_Shard],
-    run: Run,
+    known: Mapping[str, Encoding],
 ) -> None:
-    """Encode the shards that are not there yet; every subject is read and forgotten."""
+    """Encode the shards that are not there yet; every subject is read and forgotten.
+
+    Args:
+        known: id → encoding of those that the network has seen in this process.
+    """
     missing = [shard for shard in shards if not _is_whole(shard.path)]
     done = sum(len(shard.members) for shard in shards if shard not in missing)
     if done:
         log.info("%d of %d subjects are encoded already", done, len(subjects.members))
-    todo = [subject for shard in missing for subject in shard.members]
-    if not todo:
-        return
-    batches, first = [], 0
+    model, run = judge.model, judge.run
+    todo: list[Subject] = []
+    batches: list[list[int]] = []
     for shard in missing:  # a batch never crosses a shard: its rows do not depend on what was done
-        last = first + len(shard.members)
-        steps = range(first, last, run.data.batch_size)
-        batches += [list(range(i, min(i + run.data.batch_size, last))) for i in steps]
-        first = last
-    loader: DataLoader[Any] = DataLoader(
-        subjects.load(todo),
-        batch_sampler=batches,
-        num_workers=run.data.num_workers,
-        collate_fn=list,
-    )
-    samples = _numbers(model, loader, subjects, run.hardware.device)
-    progress = tqdm(
-        samples, "encoding", len(todo), unit="subject", leave=False,
-        disable=not run.logging.progress_bar,
+        new = [subject for subject in shard.members if subject.id not in known]
+        places, size = range(len(todo), len(todo) + len(new)), run.data.batch_size
+        batches += [list(places[first : first + size]) for first in range(0, len(new), size)]
+        todo += new
+    encoded = iter(
+        tqdm(
+            _numbers(model, _loader(subjects, todo, batches, run), subjects, run.hardware.device),
+            "encoding", len(todo), unit="subject", leave=False,
+            disable=not run.logging.progress_bar,
+        )
     )  # fmt: skip
-    rows: list[tuple[Subject, _Numbers | Unreadable]] = []
-    queue = iter(missing)
-    shard = next(queue)
-    for row in zip(todo, progress, strict=True):
-        rows.append(row)
-        if len(rows) == len(shard.members):
-            table = _table(rows, model.z_dim, list(subjects.covariates), work.about)
-            with replacing(shard.path) as partial:
-                pq.write_table(table, partial, write_page_checksum=True)
-            rows, shard = [], next(queue, shard)
+    for shard in missing:
+        rows = [
+            (one, _finite(known[one.id]) if one.id in known else next(encoded))
+            for one in shard.members
+        ]
+        table = _table(rows, model.z_dim, list(subjects.covariates), work.about)
+        del rows  # before the next shard's come
+        with replacing(shard.path) as partial:
+            pq.write_table(table, partial, write_page_checksum=True)
 
 
 def _is_whole(path: Path) -> bool:
@@ -208,46 +206,49 @@ def _is_whole(path: Path) -> bool:
         return False
 
 
-class _Numbers(NamedTuple):
-    mu: np.ndarray  # (z,)
-    logvar: np.ndarray  # (z,)
-    recon: float
-    kl: float
-    covariates: tuple[float, ...]
+def _loader(
+    subjects: Subjects, members: Sequence[Subject], batches: list[list[int]], run: Run
+) -> Iterable[list[Any]]:
+    """Lists of samples, or of reasons why there is none; ``batches`` are of members' places."""
+    if not members:
+        return ()
+    loader: DataLoader[Any] = DataLoader(
+        subjects.load(members),
+        batch_sampler=batches,
+        num_workers=run.data.num_workers,
+        collate_fn=list,
+    )
+    return loader
 
 
-@torch.inference_mode()
 def _numbers(
-    model: VAE, loader: DataLoader[Any], subjects: Subjects, device: torch.device
-) -> Iterator[_Numbers | Unreadable]:
+    model: VAE, loader: Iterable[list[Any]], subjects: Subjects, device: torch.device
+) -> Iterator[Encoding | Unreadable]:
     """What the network says of each sample, in order."""
     for batch in loader:
         samples = [sample for sample in batch if not isinstance(sample, Unreadable)]
-        found: Iterator[_Numbers] = iter(())
+        found: Iterator[Encoding] = iter(())
         if samples:
-            x = torch.stack([sample["image"] for sample in samples]).to(device)
-            x_hat, mu, logvar = model(x)[:3]
-            parts = (mu, logvar, squared_error(x, x_hat), kl_divergence(mu, logvar))
-            arrays = [part.float().cpu().numpy() for part in parts]
+            x = torch.stack([sample["image"] for sample in samples])
             known = [tuple(of(s) for of in subjects.covariates.values()) for s in samples]
-            found = map(_Numbers, *arrays, known)
+            found = iter(encodings(x, reconstruct(model, x, device), known))
         for sample in batch:
             yield sample if isinstance(sample, Unreadable) else _finite(next(found))
 
 
-def _finite(numbers: _Numbers) -> _Numbers | Unreadable:
-    whole = all(np.isfinite(part).all() for part in numbers[:4])
-    return numbers if whole else Unreadable("its latents are not finite; it holds NaN or infinity")
+def _finite(encoding: Encoding) -> Encoding | Unreadable:
+    whole = all(np.isfinite(part).all() for part in encoding[:4])
+    return encoding if whole else Unreadable("its latents are not finite; it holds NaN or infinity")
 
 
 def _table(
-    rows: Sequence[tuple[Subject, _Numbers | Unreadable]],
+    rows: Sequence[tuple[Subject, Encoding | Unreadable]],
     z_dim: int,
     covariates: Sequence[str],
     about: Mapping[str, Any],
 ) -> pa.Table:
     """A shard's rows; who could not be read, and why, is in its metadata."""
-    good = [(one, found) for one, found in rows if isinstance(found, _Numbers)]
+    good = [(one, found) for one, found in rows if isinstance(found, Encoding)]
     failed = [f"{one.id}: {found.reason}" for one, found in rows if isinstance(found, Unreadable)]
     for reason in failed:
         log.warning("%s", reason)
@@ -260,7 +261,7 @@ def _table(
             splits=[subject.split for subject, _ in good],
             mu=np.array([one.mu for one in found], np.float32).reshape(-1, z_dim),
             logvar=np.array([one.logvar for one in found], np.float32).reshape(-1, z_dim),
-            recon=np.array([one.recon for one in found], np.float32),
+            recon=np.array([one.squared_error for one in found], np.float32),
             kl=np.array([one.kl for one in found], np.float32),
             covariates={
                 name: np.array([one.covariates[place] for one in found], np.float64)

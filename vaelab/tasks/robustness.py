@@ -26,13 +26,8 @@ from vaelab.data.build import thread_pool
 from vaelab.data.contract import ShiftableImages
 from vaelab.data.index import Record
 from vaelab.errors import UserError
-from vaelab.evaluation.judging import (
-    describe_score,
-    fit,
-    judged_split,
-    load_calibration,
-    load_detector,
-)
+from vaelab.evaluation.calibrating import describe_score, load_calibration
+from vaelab.evaluation.judge import judge_of, judged_split
 from vaelab.evaluation.shifts import SHIFTS, shifted
 from vaelab.metrics.detection import detection_metrics
 from vaelab.runs.folder import RunFolder
@@ -113,14 +108,15 @@ class Robustness(Task):
         """
         data = run.data
         reader = data.shiftable_images()
-        detector = load_detector(run)
+        own_judge = judge_of(run)
+        detector = own_judge.detector
         data.setup("test")
         own = describe_score(run.score)
         others = {n: score for n, score in self.scores.items() if describe_score(score) != own}
         for score in others.values():
             if isinstance(score, ModelScore):
                 score.use(detector.model, detector.device)
-            fit(score, detector, data)
+            own_judge.fit(score)
         split = judged_split(data)
         records = data.splits[split]
         labels = np.array([int(record["label"]) for record in records])
