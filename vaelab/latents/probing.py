@@ -18,7 +18,7 @@ from vaelab.data.index import enumerate_names
 from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
 from vaelab.latents.pictures import Covariates, read_covariates
-from vaelab.latents.subjects import Subject, Unreadable, own_subjects
+from vaelab.latents.sources import Source, Unreadable, own_sources
 from vaelab.metrics.probes import latent_features, probe, voxel_features
 from vaelab.models.vae import VAE
 
@@ -29,7 +29,7 @@ VOXEL_BYTES = 2**30
 
 
 def batches_of(
-    data: SplitDataModule, members: Sequence[Subject], progress_bar: bool, desc: str
+    data: SplitDataModule, members: Sequence[Source], progress_bar: bool, desc: str
 ) -> Iterator[Tensor]:
     """Images of subjects in their order, without random transforms, (B, C, ...).
 
@@ -39,7 +39,7 @@ def batches_of(
     size = data.batch_size
     batches = [range(i, min(i + size, len(members))) for i in range(0, len(members), size)]
     loader: DataLoader[Any] = DataLoader(
-        own_subjects(data).load(members),
+        own_sources(data).load(members),
         batch_sampler=[list(batch) for batch in batches],
         num_workers=data.num_workers,
         collate_fn=list,
@@ -71,7 +71,7 @@ def probe_factors(
     """
     known: Covariates = {} if not factors else read_covariates(None, run.data)
     found = [name for name in factors if name in known]
-    subjects = own_subjects(run.data).members if found else []
+    subjects = own_sources(run.data).members if found else []
     members = [one for one in subjects if all(one.id in known[name] for name in found)]
     patients = [one.patient for one in members]
     if len(set(patients)) < FEWEST_PATIENTS:
@@ -97,7 +97,7 @@ def probe_factors(
 
 @torch.inference_mode()
 def _mu_and_gram(
-    run: Run, model: VAE, members: Sequence[Subject]
+    run: Run, model: VAE, members: Sequence[Source]
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """Posterior means (N, z), inner products of images (N, N), side of the blocks averaged over."""
     mus, images, block = [], [], 0

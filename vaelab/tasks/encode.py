@@ -23,7 +23,7 @@ from vaelab.data.index import enumerate_names
 from vaelab.errors import UserError
 from vaelab.evaluation.judging import load_model, weights_digest
 from vaelab.latents.pictures import choose_colors, draw_latents, read_covariates
-from vaelab.latents.subjects import Subject, Subjects, Unreadable, own_subjects, subjects_in
+from vaelab.latents.sources import Source, Sources, Unreadable, own_sources, sources_of_inputs
 from vaelab.latents.table import ABOUT, ARRAYS, TABLE, Latents, read_latents, to_arrow
 from vaelab.models.vae import VAE
 from vaelab.objective.elbo import kl_divergence, squared_error
@@ -46,7 +46,7 @@ class Encode(Task):
     of two splits has one row, in the first. The safetensors file holds the same: arrays ``mu
     logvar recon kl time_point``, and in its metadata ids, patients and splits in order of rows.
 
-    Subjects are encoded shard by shard, and no more than a shard is in memory. A shard is kept as
+    Records are encoded shard by shard, and no more than a shard is in memory. A shard is kept as
     soon as it is done and is not done again while weights, files and settings are the same, so
     that the same command goes on after an interruption.
 
@@ -91,7 +91,9 @@ class Encode(Task):
         folder = Path(self.output_dir).expanduser() if self.output_dir else usual
         model = load_model(run)
         subjects = (
-            subjects_in(self.inputs, run.data, folder) if self.inputs else own_subjects(run.data)
+            sources_of_inputs(self.inputs, run.data, folder)
+            if self.inputs
+            else own_sources(run.data)
         )
         known = read_covariates(self.covariates, None if self.inputs else run.data)
         color_by = choose_colors(self.color_by, [*known, *subjects.covariates])
@@ -124,7 +126,7 @@ class Encode(Task):
 
 class _Shard(NamedTuple):
     path: Path
-    members: list[Subject]
+    members: list[Source]
 
 
 class _Work(NamedTuple):
@@ -134,7 +136,7 @@ class _Work(NamedTuple):
     settings: Mapping[str, Any]
     folder: Path
 
-    def plan(self, members: Sequence[Subject], size: int) -> list[_Shard]:
+    def plan(self, members: Sequence[Source], size: int) -> list[_Shard]:
         """Cut into shards, each named by everything that its rows depend on."""
         shared = json.dumps([self.about, dict(self.settings)], sort_keys=True, default=str)
         shards: list[_Shard] = []
@@ -149,16 +151,16 @@ class _Work(NamedTuple):
         return shards
 
 
-def _files(subject: Subject) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of the files behind a subject: to read them would take long."""
-    paths = [Path(value) for value in subject.source.values() if isinstance(value, str)]
+def _files(source: Source) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of the files behind a source: to read them would take long."""
+    paths = [Path(value) for value in source.record.values() if isinstance(value, str)]
     stats = [(path.name, path.stat()) for path in paths if path.is_file()]
     return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
 
 
 def _encode(
     model: VAE,
-    subjects: Subjects,
+    subjects: Sources,
     work: _Work,
     shards: Sequence[_Shard],
     run: Run,
@@ -188,7 +190,7 @@ def _encode(
         samples, "encoding", len(todo), unit="subject", leave=False,
         disable=not run.logging.progress_bar,
     )  # fmt: skip
-    rows: list[tuple[Subject, _Numbers | Unreadable]] = []
+    rows: list[tuple[Source, _Numbers | Unreadable]] = []
     queue = iter(missing)
     shard = next(queue)
     for row in zip(todo, progress, strict=True):
@@ -218,7 +220,7 @@ class _Numbers(NamedTuple):
 
 @torch.inference_mode()
 def _numbers(
-    model: VAE, loader: DataLoader[Any], subjects: Subjects, device: torch.device
+    model: VAE, loader: DataLoader[Any], subjects: Sources, device: torch.device
 ) -> Iterator[_Numbers | Unreadable]:
     """What the network says of each sample, in order."""
     for batch in loader:
@@ -241,7 +243,7 @@ def _finite(numbers: _Numbers) -> _Numbers | Unreadable:
 
 
 def _table(
-    rows: Sequence[tuple[Subject, _Numbers | Unreadable]],
+    rows: Sequence[tuple[Source, _Numbers | Unreadable]],
     z_dim: int,
     covariates: Sequence[str],
     about: Mapping[str, Any],
