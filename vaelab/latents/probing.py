@@ -16,7 +16,7 @@ from vaelab.data.index import Record, enumerate_names
 from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
 from vaelab.latents.pictures import Covariates, read_covariates
-from vaelab.latents.subjects import Subject, Unreadable, own_subjects
+from vaelab.latents.sources import Source, Unreadable, own_sources
 from vaelab.metrics.probes import Probe, Probes, latent_features, probe, voxel_features
 
 FEWEST_PATIENTS = 10
@@ -26,7 +26,7 @@ VOXEL_BYTES = 2**30
 
 
 def batches_of(
-    data: SplitDataModule, members: Sequence[Subject], progress_bar: bool, desc: str
+    data: SplitDataModule, members: Sequence[Source], progress_bar: bool, desc: str
 ) -> Iterator[Tensor]:
     """Images of subjects in their order, without random transforms, (B, C, ...).
 
@@ -36,7 +36,7 @@ def batches_of(
     size = data.batch_size
     batches = [range(i, min(i + size, len(members))) for i in range(0, len(members), size)]
     loader: DataLoader[Any] = DataLoader(
-        own_subjects(data).load(members),
+        own_sources(data).load(members),
         batch_sampler=[list(batch) for batch in batches],
         num_workers=data.num_workers,
         collate_fn=list,
@@ -72,12 +72,12 @@ def probe_factors(
     """
     known: Covariates = {} if not factors else read_covariates(None, data)
     found = [name for name in factors if name in known]
-    subjects = own_subjects(data).members if found else []
+    subjects = own_sources(data).members if found else []
     members = [one for one in subjects if all(one.id in known[name] for name in found)]
     patients = [one.patient for one in members]
     if len(set(patients)) < FEWEST_PATIENTS:
         return None
-    mu = encode([dict(subject.source) for subject in members])
+    mu = encode([dict(subject.record) for subject in members])
     gram, block = _gram(data, members)
     latents, voxels = latent_features(mu), voxel_features(gram, mu.shape[1])
     r2: dict[str, Probe] = {}
@@ -96,7 +96,7 @@ def probe_factors(
     )
 
 
-def _gram(data: SplitDataModule, members: Sequence[Subject]) -> tuple[np.ndarray, int]:
+def _gram(data: SplitDataModule, members: Sequence[Source]) -> tuple[np.ndarray, int]:
     """Inner products of images (N, N), and the side of the blocks that they are averaged over."""
     images, block = [], 0
     for x in batches_of(data, members, data.progress_bar, "reading voxels for probes"):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from vaelab.assembly import Run
 from vaelab.latents.probing import batches_of
-from vaelab.latents.subjects import Subject
+from vaelab.latents.sources import Source
 from vaelab.metrics.latent import ACTIVE_THRESHOLD
 from vaelab.models.vae import VAE
 from vaelab.objective.elbo import kl_divergence
@@ -52,7 +52,7 @@ def encode(
     run: Run,
     name: str,
     folder: Path,
-    scans: Sequence[Subject],
+    scans: Sequence[Source],
     rescan: Repeat,
     repeats: int,
     seed: int,
@@ -101,7 +101,7 @@ def encode(
     )
 
 
-def first_scans(scans: Sequence[Subject]) -> list[int]:
+def first_scans(scans: Sequence[Source]) -> list[int]:
     """Place of each patient's first time point among the scans."""
     first: dict[str, int] = {}
     for place, scan in enumerate(scans):

@@ -25,7 +25,7 @@ from vaelab.data.index import enumerate_names
 from vaelab.errors import UserError
 from vaelab.evaluation.judge import Encoding, Judge, encodings, judge_of
 from vaelab.latents.pictures import choose_colors, draw_latents, read_covariates
-from vaelab.latents.subjects import Subject, Subjects, Unreadable, own_subjects, subjects_in
+from vaelab.latents.sources import Source, Sources, Unreadable, own_sources, sources_of_inputs
 from vaelab.latents.table import ABOUT, ARRAYS, TABLE, Latents, read_latents, to_arrow
 from vaelab.models.vae import VAE
 from vaelab.runs.paths import PathText
@@ -47,7 +47,7 @@ class Encode(Task):
     of two splits has one row, in the first. The safetensors file holds the same: arrays ``mu
     logvar recon kl time_point``, and in its metadata ids, patients and splits in order of rows.
 
-    Subjects are encoded shard by shard, and no more than a shard is in memory. A shard is kept as
+    Records are encoded shard by shard, and no more than a shard is in memory. A shard is kept as
     soon as it is done and is not done again while weights, files and settings are the same, so
     that the same command goes on after an interruption.
 
@@ -92,7 +92,9 @@ class Encode(Task):
         folder = Path(self.output_dir).expanduser() if self.output_dir else usual
         judge = judge_of(run)
         subjects = (
-            subjects_in(self.inputs, run.data, folder) if self.inputs else own_subjects(run.data)
+            sources_of_inputs(self.inputs, run.data, folder)
+            if self.inputs
+            else own_sources(run.data)
         )
         known = read_covariates(self.covariates, None if self.inputs else run.data)
         color_by = choose_colors(self.color_by, [*known, *subjects.covariates])
@@ -125,7 +127,7 @@ class Encode(Task):
 
 class _Shard(NamedTuple):
     path: Path
-    members: list[Subject]
+    members: list[Source]
 
 
 class _Work(NamedTuple):
@@ -135,7 +137,7 @@ class _Work(NamedTuple):
     settings: Mapping[str, Any]
     folder: Path
 
-    def plan(self, members: Sequence[Subject], size: int) -> list[_Shard]:
+    def plan(self, members: Sequence[Source], size: int) -> list[_Shard]:
         """Cut into shards, each named by everything that its rows depend on."""
         shared = json.dumps([self.about, dict(self.settings)], sort_keys=True, default=str)
         shards: list[_Shard] = []
@@ -150,15 +152,15 @@ class _Work(NamedTuple):
         return shards
 
 
-def _files(subject: Subject) -> list[tuple[str, str]]:
+def _files(subject: Source) -> list[tuple[str, str]]:
     """Name and state of the files behind a subject: to read them would take long."""
-    paths = [Path(value) for value in subject.source.values() if isinstance(value, str)]
+    paths = [Path(value) for value in subject.record.values() if isinstance(value, str)]
     return [(path.name, state_of(path)) for path in paths if path.is_file()]
 
 
 def _encode(
     judge: Judge,
-    subjects: Subjects,
+    subjects: Sources,
     work: _Work,
     shards: Sequence[_Shard],
     known: Mapping[str, Encoding],
@@ -173,7 +175,7 @@ def _encode(
     if done:
         log.info("%d of %d subjects are encoded already", done, len(subjects.members))
     model, run = judge.model, judge.run
-    todo: list[Subject] = []
+    todo: list[Source] = []
     batches: list[list[int]] = []
     for shard in missing:  # a batch never crosses a shard: its rows do not depend on what was done
         new = [subject for subject in shard.members if subject.id not in known]
@@ -207,7 +209,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _loader(
-    subjects: Subjects, members: Sequence[Subject], batches: list[list[int]], run: Run
+    subjects: Sources, members: Sequence[Source], batches: list[list[int]], run: Run
 ) -> Iterable[list[Any]]:
     """Lists of samples, or of reasons why there is none; ``batches`` are of members' places."""
     if not members:
@@ -222,7 +224,7 @@ def _loader(
 
 
 def _numbers(
-    model: VAE, loader: Iterable[list[Any]], subjects: Subjects, device: torch.device
+    model: VAE, loader: Iterable[list[Any]], subjects: Sources, device: torch.device
 ) -> Iterator[Encoding | Unreadable]:
     """What the network says of each sample, in order."""
     for batch in loader:
@@ -242,7 +244,7 @@ def _finite(encoding: Encoding) -> Encoding | Unreadable:
 
 
 def _table(
-    rows: Sequence[tuple[Subject, Encoding | Unreadable]],
+    rows: Sequence[tuple[Source, Encoding | Unreadable]],
     z_dim: int,
     covariates: Sequence[str],
     about: Mapping[str, Any],

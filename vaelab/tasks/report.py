@@ -152,10 +152,12 @@ class Report(Task):
         if image.dim() == 3:
             return Case(image=image[0].numpy(), reconstruction=x_hat[0].numpy(), **common)
         channels = list(run.data.channel_names)
+        depth, height, width = run.data.spacing or (1.0, 1.0, 1.0)
         return VolumeCase(
             modalities=dict(zip(channels, image.numpy(), strict=True)),
             reconstructions=dict(zip(channels, x_hat.numpy(), strict=True)),
             seg=batch["seg"][index, 0].numpy() if "seg" in batch else None,
+            spacing=(depth, height, width),
             **common,
         )
 
