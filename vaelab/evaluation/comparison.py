@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from vaelab.report.canvas import printable
-from vaelab.report.comparison_html import Winner
+from vaelab.report.comparison_page import Winner
 from vaelab.runs.differences import config_differences, data_differences, short_names
 from vaelab.runs.reading import TrainingRun, names_of
+from vaelab.text import shortened
 
 NAN = float("nan")
 
@@ -225,7 +225,7 @@ class Comparison:
 
 def _why_left_out(run: TrainingRun, standing: Standing) -> str:
     if run.state != "done":
-        return f"{run.state}: {printable(' '.join(run.error.split()), 300)}".rstrip(": ")
+        return f"{run.state}: {shortened(' '.join(run.error.split()), 300)}".rstrip(": ")
     if not run.history:
         return "logs/metrics.csv is missing, empty or damaged"
     if math.isnan(standing.best_epoch):

@@ -28,11 +28,10 @@ from vaelab.metrics.detection import (
     subgroup_detection,
     subgroup_of,
 )
-from vaelab.metrics.latent import ACTIVE_THRESHOLD
 from vaelab.report.canvas import save_figure
-from vaelab.report.charts import kl_per_dimension as kl_figure
-from vaelab.report.charts import learning_curves, roc_curve_figure, score_histogram
 from vaelab.report.diagnostic_figures import decomposition_figure, probe_figure
+from vaelab.report.score_figures import roc_curve_figure, score_histogram
+from vaelab.report.training_figures import kl_per_unit, learning_curves
 from vaelab.runs.history import read_history
 
 log = logging.getLogger(__name__)
@@ -192,9 +191,7 @@ def _where(values: Sequence[str], chosen: np.ndarray) -> list[str]:
 
 def _draw(run: Run, tally: Tally, metrics: dict[str, Any]) -> None:
     folder = run.folder.figures
-    save_figure(
-        kl_figure(tally.kl_of_units(), threshold=ACTIVE_THRESHOLD), folder / "kl_per_dimension.png"
-    )
+    save_figure(kl_per_unit(tally.kl_of_units()), folder / "kl_per_unit.png")
     decomposition = metrics["latent"].get("kl_decomposition_nats")
     if decomposition:
         save_figure(decomposition_figure(decomposition), folder / "kl_decomposition.png")

@@ -25,7 +25,8 @@ from vaelab.evaluation.judging import (
     load_detector,
 )
 from vaelab.metrics.detection import subgroup_of
-from vaelab.report.html import AnyCase, Case, MetricRow, VolumeCase, write_report
+from vaelab.report.cases import AnyCase, Case, VolumeCase
+from vaelab.report.report_page import Headline, MetricRow, write_report
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ PACKAGES = ("torch", "torchvision", "lightning", "monai", "hydra-core", "nibabel
 TRUTH = {0: "normal", 1: "sick", None: ""}
 CAPTIONS = {
     "learning_curves": "Learning curves",
-    "kl_per_dimension": "KL of each latent unit",
+    "kl_per_unit": "KL of each latent unit",
     "roc": "ROC curve",
     "score_histogram": "Anomaly scores",
     "kl_decomposition": "Where the KL goes",
@@ -106,6 +107,7 @@ class Report(Task):
         path = write_report(
             folder.report,
             title=folder.name,
+            headline=_headline(metrics),
             summary=_summary(run, metrics),
             metrics=_rows(metrics),
             figures={
@@ -189,6 +191,22 @@ def _summary(run: Run, metrics: dict[str, Any]) -> dict[str, str]:
         "Score": str(metrics["score"]),
         "Judged on": f"{metrics['samples']} samples",
     }
+
+
+def _headline(metrics: dict[str, Any]) -> Headline:
+    latent, decisions = metrics["latent"], metrics.get("decisions", {})
+    auroc = next((row for row in _rows(metrics) if row.name == NAMES["auroc"]), None)
+    return Headline(
+        score=str(metrics["score"]),
+        samples=metrics["samples"],
+        mse=metrics["reconstruction"]["mse"],
+        units=latent["units"],
+        active_units=latent["active_units"],
+        auroc=auroc,
+        sensitivity=decisions.get("sensitivity"),
+        false_alarm_rate=decisions.get("false_alarm_rate"),
+        tumour_ratio=metrics.get("tumour", {}).get("ratio"),
+    )
 
 
 def _rows(metrics: dict[str, Any]) -> list[MetricRow]:
