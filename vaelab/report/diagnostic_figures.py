@@ -91,8 +91,8 @@ class StabilityRow:
     value: float
     low: float
     high: float
-    each: Sequence[float]
-    """Of each pair of runs, or each run."""
+    values: Sequence[float]
+    """Of each pair of runs, or of each run."""
     threshold: float
     chance: float
     verdict: str
@@ -111,8 +111,8 @@ def stability_figure(rows: Sequence[StabilityRow], title: str, subtitle: str) ->
     for place, row in enumerate(rows):
         color = COLORS[row.verdict]
         _interval(axes, place, row.low, row.high, color, 5)
-        values = np.maximum(row.each, LOWEST)
-        axes.plot(values, [place] * len(values), "|", color=color, markersize=9)
+        shown = np.maximum(row.values, LOWEST)
+        axes.plot(shown, [place] * len(shown), "|", color=color, markersize=9)
         _mark(axes, place, row.value, color)
         for at, style in ((row.threshold, "-"), (row.chance, ":")):
             axes.vlines(at, place - 0.36, place + 0.36, color=INK, linestyle=style, linewidth=1.3)
@@ -124,7 +124,7 @@ def stability_figure(rows: Sequence[StabilityRow], title: str, subtitle: str) ->
     axes.plot([], [], "-", color=INK, label="threshold")
     axes.plot([], [], ":", color=INK, label="chance")
     legend_above(axes)
-    lowest = min(0.0, *(min(row.low, *row.each, row.chance) for row in rows))
+    lowest = min(0.0, *(min(row.low, *row.values, row.chance) for row in rows))
     axes.set_xlim(max(lowest, LOWEST) - 0.04, 1.03)
     return figure
 
