@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 from vaelab.errors import UserError
 from vaelab.evaluation.results import Evaluation
 from vaelab.metrics.detection import Detection
-from vaelab.report.canvas import printable
-from vaelab.report.comparison_html import Winner
+from vaelab.report.comparison_page import Winner
 from vaelab.runs.differences import config_differences, data_differences, short_names
 from vaelab.runs.folder import RunFolder
 from vaelab.runs.reading import TrainingRun, names_of
+from vaelab.text import shortened
 
 log = logging.getLogger(__name__)
 
@@ -242,7 +242,7 @@ def _detection(run: TrainingRun) -> Detection | None:
 
 def _why_left_out(run: TrainingRun, standing: Standing) -> str:
     if run.state != "done":
-        return f"{run.state}: {printable(' '.join(run.error.split()), 300)}".rstrip(": ")
+        return f"{run.state}: {shortened(' '.join(run.error.split()), 300)}".rstrip(": ")
     if not run.history:
         return "logs/metrics.csv is missing, empty or damaged"
     if math.isnan(standing.best_epoch):

@@ -1,4 +1,4 @@
-"""Pictures of encoded subjects, coloured by what is known of them."""
+"""Pictures of latent means, coloured by covariates."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def read_covariates(path: str | None, data: SplitDataModule | None) -> Covariate
         try:
             columns[name] = {row["id"]: float(row[name]) for row in rows if row[name]}
         except (ValueError, TypeError):
-            continue  # words
+            continue  # a column of words
     return columns
 
 
@@ -74,7 +74,7 @@ def choose_colors(color_by: Sequence[str] | None, known: Sequence[str]) -> list[
     """The columns to colour by.
 
     Raises:
-        UserError: for one that is not known.
+        UserError: when a column is not known.
     """
     if color_by is None:
         return [name for name in USUAL if name in known][:1]
@@ -129,7 +129,7 @@ def umap_of(mu: np.ndarray, seed: int = 0) -> Embedding:
         warnings.simplefilter("ignore")  # deprecations of what umap-learn itself calls
         from umap import UMAP  # ten seconds, which only this picture should cost
 
-        # A seed makes it single-threaded, which it warns of unless told so.
+        # A seed makes it single-threaded, which it warns of unless n_jobs is 1.
         reducer = UMAP(
             n_neighbors=min(NEIGHBOURS, len(mu) - 1), init="pca", random_state=seed, n_jobs=1
         )
@@ -140,7 +140,7 @@ def umap_of(mu: np.ndarray, seed: int = 0) -> Embedding:
 def _values(latents: Latents, known: Covariates, name: str) -> np.ndarray:
     """A covariate of each subject, from the table of covariates or else the latents' own."""
     if name in known:
-        return np.array([known[name].get(one, np.nan) for one in latents.ids])
+        return np.array([known[name].get(identifier, np.nan) for identifier in latents.ids])
     values = latents.covariates[name]
     return np.where(values > 0, "sick", "normal") if name == LABEL else values
 

@@ -1,4 +1,4 @@
-"""Is the latent space in use?"""
+"""Active units: how much of the latent space is in use."""
 
 from __future__ import annotations
 

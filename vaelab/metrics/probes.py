@@ -1,4 +1,4 @@
-"""Can a known factor be read from the latents by a linear map, and better than from voxels?
+"""Linear probes: R² of a known factor from the latents, beside that from the voxels.
 
 A linear probe (Alain & Bengio 2017, arXiv:1610.01644): ridge regression, judged on patients that
 it was not fitted on.
@@ -65,8 +65,11 @@ def probe(
     have trained probe and network.
     """
     weights = patient_weights(patients, num_resamples, seed)
-    found = [cross_validated_r2(factor, each, patients, weights) for each in (latents, voxels)]
-    return Probe(interval(found[0]), interval(found[1]), interval(found[0] - found[1]))
+    from_latents = cross_validated_r2(factor, latents, patients, weights)
+    from_voxels = cross_validated_r2(factor, voxels, patients, weights)
+    return Probe(
+        interval(from_latents), interval(from_voxels), interval(from_latents - from_voxels)
+    )
 
 
 def cross_validated_r2(
@@ -113,17 +116,17 @@ def voxel_features(gram: Floats, components: int) -> Features:
         gram: inner products of all pairs of images, (N, N): N images of any size fit.
         components: how many; never more than the images fitted on span.
     """
-    known: dict[bytes, tuple[Floats, Floats]] = {}  # every factor is probed on the same folds
+    of_fold: dict[bytes, tuple[Floats, Floats]] = {}  # every factor is probed on the same folds
 
     def features(fit: Rows, test: Rows) -> tuple[Floats, Floats]:
         fold = fit.tobytes() + test.tobytes()
-        if fold not in known:
+        if fold not in of_fold:
             count = min(components, len(fit) - 1)
             few = count < len(fit) // 4  # ARPACK finds few of thousands in a tenth of the time
             solver = "arpack" if few else "dense"
             pca = KernelPCA(count, kernel="precomputed", eigen_solver=solver, random_state=0)
             fitted = pca.fit_transform(gram[np.ix_(fit, fit)])
-            known[fold] = fitted, pca.transform(gram[np.ix_(test, fit)])
-        return known[fold]
+            of_fold[fold] = fitted, pca.transform(gram[np.ix_(test, fit)])
+        return of_fold[fold]
 
     return features

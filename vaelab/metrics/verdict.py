@@ -1,4 +1,4 @@
-"""From a number with an interval and a threshold to a word."""
+"""Whether an estimate is above a threshold, given its interval."""
 
 from __future__ import annotations
 

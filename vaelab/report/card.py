@@ -1,6 +1,6 @@
-"""Report cards: a few subjects side by side, what the model made of them, where it differs.
+"""Report cards: a few images side by side, their reconstructions, and where the two differ.
 
-Heat maps of all subjects share one scale, measured on healthy data by the caller. Stretching
+All heat maps share one scale, measured on healthy data by the caller. Stretching
 each map to its own maximum would light up healthy images just as brightly as sick ones.
 """
 
@@ -14,23 +14,21 @@ from matplotlib.figure import Figure
 
 from vaelab.errors import UserError
 from vaelab.report.canvas import (
-    DARK,
-    HEAT,
-    LIGHT,
-    MUTED,
     Array,
+    drawable,
     heat_bar,
     name_row,
     new_figure,
-    number,
     orientation_letters,
     place,
-    printable,
     show,
     wrapped,
     write,
+    write_title,
 )
 from vaelab.report.slices import axial, grey_window
+from vaelab.report.style import DARK, HEAT, MUTED, styled
+from vaelab.text import number
 
 MOST_SUBJECTS = 8
 ALPHA = 0.75  # of the brightest heat: orange stays orange over white tissue
@@ -72,6 +70,7 @@ def tumour_slice(seg: Array) -> int:
     return int(area.argmax()) if area.any() else len(area) // 2
 
 
+@styled
 def report_card(
     originals: Array,
     reconstructions: Array,
@@ -113,6 +112,7 @@ def report_card(
     return _card(columns, heat_scale, title, scale_source, heat_name).figure
 
 
+@styled
 def report_card_3d(
     originals: Array,
     reconstructions: Array,
@@ -195,14 +195,14 @@ def _card(
     grid = len(columns) * (panel_width + gap) - gap
     figure_width = max(label + edge + grid + edge, 4.4)
     left = label + edge + (figure_width - label - 2 * edge - grid) / 2
-    heading = wrapped(title, figure_width - 2 * edge, 12)
+    heading = wrapped(title, figure_width - 0.4, 12)
     quantity = wrapped(
         f"{heat_name}, brightest from {heat_scale:.3g} ({scale_source})", figure_width - 2 * edge, 8
     )
     top = 0.76 + 0.22 * (heading.count("\n") + 1)
     below = top + 3 * (panel_height + gap)
     figure = new_figure(figure_width, below + 0.6 + 0.16 * (quantity.count("\n") + 1), DARK)
-    write(figure, edge, 0.18, heading, fontsize=12, va="top")
+    write_title(figure, title, 12)
 
     panels = []
     for r, row in enumerate(ROWS):
@@ -219,13 +219,13 @@ def _card(
             _outline(axes, column.tumour)
             if r == 0:
                 middle = x + panel_width / 2
-                write(figure, middle, top - 0.28, printable(column.name, 24), ha="center")
+                write(figure, middle, top - 0.28, drawable(column.name, 24), ha="center")
                 write(figure, middle, top - 0.09, column.remark, color=MUTED, ha="center")
 
     bar = min(grid, 3.6)
     middle = left + grid / 2
     heat_bar(place(figure, middle - bar / 2, below + 0.1, bar, 0.09), heat_scale, horizontal=True)
-    write(figure, middle, below + 0.42, quantity, color=LIGHT, ha="center", va="top")
+    write(figure, middle, below + 0.42, quantity, ha="center", va="top")
     return _Card(figure, panels)
 
 

@@ -23,11 +23,10 @@ from vaelab.evaluation.results import (
 )
 from vaelab.latents.probing import probe_factors, probe_headline
 from vaelab.metrics.detection import roc_points
-from vaelab.metrics.latent import ACTIVE_THRESHOLD
 from vaelab.report.canvas import save_figure
-from vaelab.report.charts import kl_per_dimension as kl_figure
-from vaelab.report.charts import learning_curves, roc_curve_figure, score_histogram
 from vaelab.report.diagnostic_figures import decomposition_figure, probe_figure
+from vaelab.report.score_figures import roc_curve_figure, score_histogram
+from vaelab.report.training_figures import kl_per_unit, learning_curves
 from vaelab.runs.history import read_history
 
 log = logging.getLogger(__name__)
@@ -125,8 +124,8 @@ class Evaluate(Task):
 
 def _draw(run: Run, predictions: Predictions, evaluation: Evaluation) -> None:
     folder = run.folder.figures
-    figure = kl_figure(predictions.kl_of_units(), threshold=ACTIVE_THRESHOLD)
-    save_figure(figure, folder / "kl_per_dimension.png")
+    figure = kl_per_unit(predictions.kl_of_units())
+    save_figure(figure, folder / "kl_per_unit.png")
     decomposition = evaluation.latent.kl_decomposition_nats
     if decomposition:
         save_figure(decomposition_figure(asdict(decomposition)), folder / "kl_decomposition.png")

@@ -21,7 +21,8 @@ from vaelab.evaluation.judge import judge_of, judged_split
 from vaelab.evaluation.localisation import Localisation
 from vaelab.evaluation.results import Evaluation
 from vaelab.metrics.detection import Detection, subgroup_of
-from vaelab.report.html import AnyCase, Case, MetricRow, VolumeCase, write_report
+from vaelab.report.cases import AnyCase, Case, VolumeCase
+from vaelab.report.report_page import Headline, MetricRow, write_report
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ PACKAGES = ("torch", "torchvision", "lightning", "monai", "hydra-core", "nibabel
 TRUTH = {0: "normal", 1: "sick", None: ""}
 CAPTIONS = {
     "learning_curves": "Learning curves",
-    "kl_per_dimension": "KL of each latent unit",
+    "kl_per_unit": "KL of each latent unit",
     "roc": "ROC curve",
     "score_histogram": "Anomaly scores",
     "kl_decomposition": "Where the KL goes",
@@ -100,6 +101,7 @@ class Report(Task):
         path = write_report(
             folder.report,
             title=folder.name,
+            headline=_headline(evaluation),
             summary=_summary(run, evaluation),
             metrics=_rows(evaluation),
             figures={
@@ -179,6 +181,24 @@ def _summary(run: Run, evaluation: Evaluation) -> dict[str, str]:
         "Score": evaluation.score,
         "Judged on": f"{evaluation.samples} samples",
     }
+
+
+def _headline(evaluation: Evaluation) -> Headline:
+    latent, decisions = evaluation.latent, evaluation.decisions
+    auroc = None
+    if evaluation.detection:
+        auroc = _detection_rows(evaluation.detection, "half normal, half sick")[0]
+    return Headline(
+        score=evaluation.score,
+        samples=evaluation.samples,
+        mse=evaluation.reconstruction.mse,
+        units=latent.units,
+        active_units=latent.active_units,
+        auroc=auroc,
+        sensitivity=decisions.sensitivity if decisions else None,
+        false_alarm_rate=decisions.false_alarm_rate if decisions else None,
+        tumour_ratio=evaluation.tumour.ratio if evaluation.tumour else None,
+    )
 
 
 def _rows(evaluation: Evaluation) -> list[MetricRow]:

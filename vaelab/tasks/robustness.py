@@ -30,6 +30,7 @@ from vaelab.evaluation.calibrating import describe_score, load_calibration
 from vaelab.evaluation.judge import judge_of, judged_split
 from vaelab.evaluation.shifts import SHIFTS, shifted
 from vaelab.metrics.detection import detection_metrics
+from vaelab.report.markdown import table
 from vaelab.runs.folder import RunFolder
 from vaelab.runs.paths import PathText
 
@@ -277,7 +278,7 @@ def robustness_tables(
         f"normal images flagged by the run's own calibration at {100 * result['alpha']:g} %. Worst "
         f"of shifts is of each column; by AUROC it is `{result['worst_shift']}`. Shifts are "
         f"simulated: images of a hospital of its own are the better test.",
-        _markdown(
+        table(
             ["images", "AUROC", "sensitivity at 95 %", "false alarms"],
             [[name, *(_figure(row[key]) for key in row)] for name, row in _rows(result).items()],
         ),
@@ -288,7 +289,7 @@ def robustness_tables(
     columns = [_rows(one) for one in scores.values()]
     parts += [
         "AUROC of each score:",
-        _markdown(
+        table(
             ["images", *scores],
             [[name, *(_figure(rows[name]["auroc"]) for rows in columns)] for name in columns[0]],
         ),
@@ -296,7 +297,7 @@ def robustness_tables(
     if others:
         parts += [
             f"AUROC over {len(others) + 1} runs, mean ± standard deviation:",
-            _markdown(["images", *scores], _over_runs([result, *others])),
+            table(["images", *scores], _over_runs([result, *others])),
         ]
     return parts
 
@@ -311,13 +312,13 @@ def _rows(result: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
 
 
 def _over_runs(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    table = [
+    rows_of_scores = [
         [_rows(one) for one in (result, *result["scores"].values())] for result in results
     ]  # run, score, row
     lines = []
-    for name in table[0][0]:
+    for name in rows_of_scores[0][0]:
         aurocs = np.array(
-            [[rows[name]["auroc"] for rows in scores] for scores in table]
+            [[rows[name]["auroc"] for rows in scores] for scores in rows_of_scores]
         )  # (runs, scores)
         pairs = zip(aurocs.mean(0), aurocs.std(0, ddof=1), strict=True)
         lines.append([name, *(f"{mean:.3f} ± {deviation:.3f}" for mean, deviation in pairs)])
@@ -326,18 +327,3 @@ def _over_runs(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, aligned for reading as text too."""
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    first, *rest = widths
-    lines = [f"|{'-' * (first + 2)}|{'|'.join('-' * (width + 1) + ':' for width in rest)}|"]
-    for row in (header, *rows):
-        cells = [
-            row[0].ljust(first),
-            *(cell.rjust(w) for cell, w in zip(row[1:], rest, strict=True)),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines[0], lines[1] = lines[1], lines[0]
-    return "\n".join(lines)

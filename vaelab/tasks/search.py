@@ -23,7 +23,7 @@ from vaelab.assembly import Run, Task
 from vaelab.atomic import replacing
 from vaelab.errors import UserError
 from vaelab.report.canvas import save_figure
-from vaelab.report.search import search_figure
+from vaelab.report.search_figure import search_figure
 from vaelab.runs.folder import RunFolder
 from vaelab.runs.launch import run_apart
 from vaelab.runs.overrides import overrides

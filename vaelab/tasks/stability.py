@@ -19,7 +19,7 @@ from vaelab.evaluation.rescan import Rescan
 from vaelab.latents.seed_runs import train_seeds, trained_runs
 from vaelab.latents.sources import Source, own_sources
 from vaelab.latents.spaces import Space, encode, first_scans, names_of
-from vaelab.latents.stability_report import CHANCE, Measure, figure, markdown, table
+from vaelab.latents.stability_report import CHANCE, Measure, figure, markdown, measure_table
 from vaelab.metrics.agreement import (
     aligned_components,
     aligned_r2,
@@ -171,7 +171,7 @@ class Stability(Task):
             "%s: %s\n%s",
             result["verdict"],
             result["sentence"],
-            "\n".join(table(result["measures"])),
+            measure_table(result["measures"]),
         )
         return measures["aligned_r2"].estimate.value
 
