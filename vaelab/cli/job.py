@@ -35,6 +35,7 @@ def carry_out(config: RunConfig) -> Any:
     """Seed, build, hand over. Returns what the task returns."""
     import lightning as L  # seconds, and not needed for --help
 
+    from vaelab.training.polite_threads import PoliteThreads
     from vaelab.training.settings import check_seed
 
     _quieten_lightning()
@@ -43,7 +44,9 @@ def carry_out(config: RunConfig) -> Any:
         check_seed(seed)
         L.seed_everything(seed, workers=True, verbose=False)
     task, run = config.build()
-    with _keyboard_interrupts():
+    if "hardware" in task.parts:
+        run.hardware.set_threads()
+    with _keyboard_interrupts(), PoliteThreads():
         result = task(run)
     if this_process().launcher != "vaelab":
         log.info("everything is in %s", run.folder)

@@ -67,6 +67,12 @@ def _ratios(result: Result) -> Iterator[Sequence[str]]:
         f"Lightning over the bare loop ({result['lightning']['variant']})",
         f"{overhead['median']:+.2f} ± {overhead['sd']:.2f} %",
     )
+    for beside in result["neighbours"]:
+        yield (
+            f"step beside {beside['busy']} busy processes : alone",
+            f"{beside['median']:.3g}, at worst {beside['worst']:.3g} "
+            f"(a fair share of the cores: {beside['fair_share']:.3g})",
+        )
     epoch = result["epoch"]
     yield "share of an epoch that waits for data", f"{epoch['waiting_for_data']:.2%}"
     preprocessing = result["data"]["preprocessing"]
