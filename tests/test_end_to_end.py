@@ -44,7 +44,7 @@ def test_the_3d_system_trains_judges_and_shows(door: Door, phantoms: str, tmp_pa
         "metrics.json",
         "scores.csv",
         "figures/learning_curves.png",
-        "figures/kl_per_dimension.png",
+        "figures/kl_per_unit.png",
         "report_card.png",
         "report.html",
     ):

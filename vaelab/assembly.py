@@ -38,6 +38,9 @@ class Run:
     """Smoothing of anomaly maps, in pixels or voxels."""
     resume: bool = False
     """Go on from the last checkpoint instead of starting anew."""
+    shared: dict[type, Any] = field(default_factory=dict, repr=False, compare=False)
+    """What one task hands on to those that run after it: class → its only object; see
+    ``vaelab.evaluation.judge.judge_of``."""
 
     def _part(self, name: str) -> Any:
         assert name in self.parts, f"the task uses {name}, and has not declared it in its parts"

@@ -1,4 +1,4 @@
-"""The one door: ``python -m vaelab.run``.
+"""The command line: ``python -m vaelab.run``.
 
 Compose the config, resolve it, seed, build the parts, hand them to the task (``vaelab.cli.job``).
 """
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from vaelab.cli.config_files import CONF
+from vaelab.cli.config_files import CONF, folders_of, split_search_path
 from vaelab.cli.help import help_text
 from vaelab.cli.process import ended_by_sigterm, open_standard_streams
 from vaelab.errors import UserError
@@ -26,7 +26,7 @@ def main() -> None:
     arguments = sys.argv[1:]
     with ended_by_sigterm():
         if "--help" in arguments or "-h" in arguments:
-            print(help_text(CONF, arguments))  # noqa: T201
+            _print_help(arguments)
             return
         process = this_process()
         if process.rank or process.launcher == "vaelab":
@@ -37,6 +37,16 @@ def main() -> None:
             _run(arguments)
         finally:
             announce(None)  # to those who wait for a run to train, where there is none
+
+
+def _print_help(arguments: list[str]) -> None:
+    try:
+        rest, places = split_search_path(arguments)
+    except UserError as error:
+        sys.exit(f"vaelab: {error}")
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # the curves of annealing in ASCII
+    print(help_text([CONF, *folders_of(places)], rest))  # noqa: T201
 
 
 def _run(arguments: list[str]) -> None:
@@ -52,12 +62,12 @@ def _run(arguments: list[str]) -> None:
 
     try:
         sys.argv[1:] = arguments_for(arguments)
-        with _own_words():
+        with _errors_raised():
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
     except Exception as error:
-        # ValueError: what Hydra says of flags that exclude each other.
+        # ValueError: what Hydra says of flags that exclude each other; OSError: of the run folder.
         expected = isinstance(
-            error, (UserError, HydraException, OmegaConfBaseException, ValueError)
+            error, (UserError, HydraException, OmegaConfBaseException, ValueError, OSError)
         )
         in_sweep = SweepRecord.open is not None  # a worker process has died, say
         if os.environ.get(FULL) == "1" or not (expected or in_sweep):
@@ -70,7 +80,7 @@ def _run(arguments: list[str]) -> None:
 
 
 @contextmanager
-def _own_words() -> Iterator[None]:
+def _errors_raised() -> Iterator[None]:
     """Have Hydra raise its errors; it would print most of them with a traceback."""
     before = os.environ.get(FULL)
     os.environ[FULL] = "1"

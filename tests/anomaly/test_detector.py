@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vaelab.anomaly.detector import AnomalyDetector, Finding
+from vaelab.anomaly.detector import AnomalyDetector, Prediction
 from vaelab.anomaly.maps import residual_map
 from vaelab.anomaly.scores import KL, SquaredError
 from vaelab.models.conv2d import Conv2dVAE
@@ -33,14 +33,14 @@ def case(request: pytest.FixtureRequest) -> tuple[VAE, Tensor]:
     return build(request.param)
 
 
-def test_a_finding_holds_a_reconstruction_a_map_and_a_score(case: tuple[VAE, Tensor]) -> None:
+def test_a_prediction_holds_a_reconstruction_a_map_and_a_score(case: tuple[VAE, Tensor]) -> None:
     vae, x = case
-    finding = AnomalyDetector(vae, SquaredError())(x)
-    assert isinstance(finding, Finding)
-    assert finding.x_hat.shape == x.shape
-    assert finding.heatmap.shape == (3, *x.shape[2:])
-    assert finding.score.shape == (3,)
-    assert finding.output.mu.shape == (3, 3)
+    prediction = AnomalyDetector(vae, SquaredError())(x)
+    assert isinstance(prediction, Prediction)
+    assert prediction.x_hat.shape == x.shape
+    assert prediction.heatmap.shape == (3, *x.shape[2:])
+    assert prediction.score.shape == (3,)
+    assert prediction.output.mu.shape == (3, 3)
 
 
 def test_two_looks_at_the_same_batch_find_the_same(case: tuple[VAE, Tensor]) -> None:
@@ -70,11 +70,48 @@ def test_looking_changes_nothing_in_the_network() -> None:
 
 def test_map_and_score_are_those_of_the_reconstruction(case: tuple[VAE, Tensor]) -> None:
     vae, x = case
-    finding = AnomalyDetector(vae, SquaredError())(x)
-    torch.testing.assert_close(finding.heatmap, residual_map(x, finding.x_hat))
-    expected = (x - finding.x_hat).square().flatten(1).sum(1)
-    torch.testing.assert_close(finding.score, expected)
-    assert torch.equal(finding.output.x_hat, finding.x_hat)
+    prediction = AnomalyDetector(vae, SquaredError())(x)
+    squares = (x - prediction.x_hat).square()
+    torch.testing.assert_close(prediction.heatmap, squares.sum(1))
+    assert prediction.shows_score
+    expected = squares.flatten(1).sum(1)
+    torch.testing.assert_close(prediction.score, expected)
+    assert torch.equal(prediction.output.x_hat, prediction.x_hat)
+
+
+def test_what_has_no_place_is_shown_with_the_plain_residual(case: tuple[VAE, Tensor]) -> None:
+    vae, x = case
+    prediction = AnomalyDetector(vae, KL())(x)
+    torch.testing.assert_close(prediction.heatmap, residual_map(x, prediction.x_hat))
+    assert not prediction.shows_score
+
+
+class GradientOfError:
+    """|d error / d x|, which the network has to be asked for."""
+
+    needs_gradients = True
+
+    def use(self, model: VAE, device: torch.device) -> None:
+        self.model = model
+
+    def map(self, x: Tensor, output: VAEOutput) -> Tensor:
+        image = x.clone().requires_grad_()
+        error = (image - self.model(image).x_hat).square().sum()
+        (gradient,) = torch.autograd.grad(error, image)
+        return gradient.abs().sum(1)
+
+    def __call__(self, x: Tensor, output: VAEOutput) -> Tensor:
+        return self.map(x, output).flatten(1).sum(1)
+
+
+def test_a_score_may_ask_for_the_network_and_for_gradients(case: tuple[VAE, Tensor]) -> None:
+    vae, x = case
+    with torch.no_grad():  # as a task may have it
+        prediction = AnomalyDetector(vae, GradientOfError())(x)
+    assert prediction.shows_score
+    assert (prediction.score > 0).all()
+    torch.testing.assert_close(prediction.heatmap.flatten(1).sum(1), prediction.score)
+    assert all(weight.grad is None for weight in vae.parameters())
 
 
 def test_the_chosen_score_is_the_one_that_is_used() -> None:
@@ -86,9 +123,9 @@ def test_the_chosen_score_is_the_one_that_is_used() -> None:
     torch.testing.assert_close(AnomalyDetector(vae, brightness)(x).score, expected)
 
 
-def test_a_finding_needs_no_gradient_and_is_float32(case: tuple[VAE, Tensor]) -> None:
+def test_a_prediction_needs_no_gradient_and_is_float32(case: tuple[VAE, Tensor]) -> None:
     vae, x = case
-    finding = AnomalyDetector(vae, KL())(x)
-    for tensor in finding[:3] + finding.output:
+    prediction = AnomalyDetector(vae, KL())(x)
+    for tensor in prediction[:3] + prediction.output:
         assert not tensor.requires_grad
         assert (tensor.dtype, tensor.device.type) == (torch.float32, "cpu")

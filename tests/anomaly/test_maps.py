@@ -1,4 +1,4 @@
-"""Residual maps and the one colour scale for all of them."""
+"""Residual maps and their smoothing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vaelab.anomaly.detector import AnomalyDetector
-from vaelab.anomaly.maps import heat_scale, residual_map, smoothed_map
+from vaelab.anomaly.maps import residual_map, smoothed_map
 from vaelab.anomaly.scores import SquaredError
 from vaelab.errors import UserError
 from vaelab.models.conv2d import Conv2dVAE
@@ -42,36 +42,7 @@ def test_half_precision_is_subtracted_in_float32() -> None:
     assert residual_map(x, -x).tolist() == [[[120000.0] * 2] * 2]
 
 
-# --- the scale
-
-
-@pytest.mark.parametrize(("quantile", "top"), [(0.995, 995), (0.5, 500), (1.0, 1000), (1e-9, 1)])
-def test_the_top_of_the_scale_is_the_quantile_of_the_residuals(quantile: float, top: float) -> None:
-    shuffled = torch.randperm(1000, generator=torch.Generator().manual_seed(0)) + 1.0  # 1 … 1000
-    assert heat_scale(shuffled.reshape(10, 10, 10), quantile) == top
-
-
-def test_five_residuals_of_a_thousand_lie_above_the_default_scale() -> None:
-    residuals = torch.rand(1000, generator=torch.Generator().manual_seed(0))
-    assert (residuals > heat_scale(residuals)).sum() == 5
-
-
-def test_one_bright_voxel_does_not_move_the_scale() -> None:
-    residuals = torch.arange(1, 1001.0)
-    scale = heat_scale(residuals)
-    residuals[-1] = 1e9
-    assert heat_scale(residuals) == scale
-
-
-def test_one_residual_is_its_own_scale() -> None:
-    assert heat_scale(torch.tensor([3.0])) == 3.0
-
-
-def test_more_residuals_than_torch_quantile_took_have_a_scale_too() -> None:
-    # A cohort has billions; torch.quantile has refused more than 2^24 in older releases.
-    residuals = torch.zeros(2**24 + 1)
-    residuals[: len(residuals) // 100] = 7  # one in a hundred: more than 0.5 %
-    assert heat_scale(residuals) == 7.0
+# --- smoothing
 
 
 @pytest.mark.parametrize("shape", [(2, 16, 20), (2, 12, 14, 16)])

@@ -21,6 +21,7 @@ from vaelab.anomaly.scores import (
     Score,
     SmoothedResidual,
     SquaredError,
+    map_of,
 )
 from vaelab.errors import UserError
 from vaelab.models.vae import VAEOutput
@@ -173,6 +174,72 @@ def test_fitting_gets_images_and_never_a_label():
     fused = Fused({"recorder": Recorder()})
     fused.fit(lambda: iter([(image, said_of(image))]), lambda: iter([(image, said_of(image))]))
     assert [type(part).__name__ for part in seen] == ["Tensor", "VAEOutput"] * 2
+
+
+# --- where the evidence lies
+
+
+PLACED: list[Score] = [SquaredError(), SmoothedResidual((4, 8))]
+CENTRAL: list[Score] = [CentralResidual(), CentralResidual(positive=0)]
+IMAGES, VOLUMES = [(3, 1, 64, 64), (3, 1, 70, 45)], [(2, 4, 16, 24, 16)]
+
+
+@pytest.mark.parametrize(
+    ("score", "shape"),
+    [
+        *((score, shape) for score in PLACED for shape in IMAGES + VOLUMES),
+        *((score, shape) for score in CENTRAL for shape in IMAGES),
+    ],
+    ids=lambda part: str(part) if isinstance(part, tuple) else type(part).__name__,
+)
+def test_a_map_of_the_images_shape_adds_up_to_the_score(
+    score: Score, shape: tuple[int, ...]
+) -> None:
+    torch.manual_seed(0)
+    x, x_hat = torch.rand(shape), torch.rand(shape)
+    evidence = map_of(score, x, said_of(x, x_hat))
+    assert evidence is not None
+    assert evidence.shape == (shape[0], *shape[2:])
+    # Cells of a grid that does not divide the image are of unequal size.
+    rounding = 0.02 if isinstance(score, CentralResidual) and shape[2:] == (70, 45) else 1e-4
+    torch.testing.assert_close(
+        evidence.flatten(1).sum(1), score(x, said_of(x, x_hat)), rtol=rounding, atol=0
+    )
+
+
+def test_the_map_of_the_negative_elbo_is_that_of_its_error_since_the_kl_has_no_place() -> None:
+    assert torch.equal(
+        map_of(NegativeELBO(3.0), X, OUTPUT),  # type: ignore[arg-type]
+        map_of(SquaredError(), X, OUTPUT),  # type: ignore[arg-type]
+    )
+    assert map_of(KL(), X, OUTPUT) is None
+    assert map_of(Mahalanobis(), X, OUTPUT) is None
+
+
+def test_the_central_map_glows_in_the_centre_and_twice_where_it_is_brighter_than_expected() -> None:
+    x = torch.linspace(0, 1, 64).expand(1, 1, 64, 64)
+    change = torch.zeros(1, 1, 64, 64)
+    change[..., 26:38, 16:28] = 0.5  # left of the middle, brighter than its reconstruction
+    change[..., 26:38, 36:48] = -0.5  # right of it, darker
+    change[..., :12, :12] = 0.5  # at the border
+    (evidence,) = CentralResidual().map(x, said_of(x, x - change))
+    brighter, darker, border = evidence[32, 22], evidence[32, 41], evidence[6, 6]
+    assert float(brighter / darker) == pytest.approx(2, rel=0.1)
+    assert border < 1e-2 * brighter
+    assert evidence.argmax() // 64 in range(26, 38)
+
+
+def test_a_fused_map_adds_what_has_a_place_in_deviations_of_the_scores() -> None:
+    torch.manual_seed(0)
+    x, x_hat = torch.rand(64, 1, 8, 8), torch.rand(64, 1, 8, 8)
+    output = said_of(x, x_hat, mu=torch.randn(64, 3))
+    fused = Fused({"error": SquaredError(), "kl": KL()})
+    fused.fit(no_more_normals, lambda: iter([(x, output)]))
+    deviation = SquaredError()(x, output).std()
+    torch.testing.assert_close(map_of(fused, x, output), SquaredError().map(x, output) / deviation)
+    nowhere = Fused({"kl": KL()})
+    nowhere.fit(no_more_normals, lambda: iter([(x, output)]))
+    assert map_of(nowhere, x, output) is None
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def test_every_group_and_option_is_listed():
-    listed = help_text(CONF, []).split("\nExamples")[0]
+    listed = help_text([CONF], []).split("\nExamples")[0]
     for path in CONF.glob("*/*.yaml"):
         (options,) = re.findall(rf"^  {path.parent.name}: (.*)$", listed, re.MULTILINE)
         assert path.stem in options.split(", ")
@@ -35,7 +35,7 @@ def test_every_key_of_a_run_is_listed_with_its_value(
 ):
     assert door("--cfg", "job", *chosen) == 0
     composed = OmegaConf.to_container(OmegaConf.create(capfd.readouterr().out), resolve=False)
-    shown = help_text(CONF, chosen)
+    shown = help_text([CONF], chosen)
     listed = OmegaConf.to_container(OmegaConf.create(shown[shown.index("\n  name:") :]))
     there = flat(listed)
     for key, value in flat(composed).items():
@@ -55,3 +55,14 @@ def test_help_needs_neither_hydra_nor_torch():
         "resume=",
     ):
         assert words in ended.stdout
+
+
+def test_how_paths_are_written_is_stated():
+    shown = help_text([CONF], [])
+    for words in (
+        "Paths mean what is typed",
+        "choice(a,'b (1)')",
+        "--config-dir",
+        "${oc.env:NAME}",
+    ):
+        assert words in shown

@@ -15,10 +15,13 @@ from ..conftest import TINY_MRI, Door
         ("+experiment=demo", "it is there already; leave out the +: experiment=demo"),
         ("model.zdim=64", "there is no key model.zdim; did you mean model.z_dim?"),
         ("trian.lr=1", "there is no key trian; did you mean train.lr?"),
+        ("kl_beta=4", "kl_beta=4: there is no key kl_beta; did you mean train.kl_beta?"),
+        ("--precision=16", "--precision=16: there is no such flag; keys and groups have no dashes"),
         ("model=resnet4d", "model=resnet4d: there is no such option; did you mean"),
         ("hardware.precision=16", "one of auto, 32-true, 16-mixed, bf16-mixed; did you mean 16-mi"),
         ("train.seed=-1", "train.seed=-1: from 0 to 4294967295; try 42"),
         ("train.seed=123456789012", "train.seed=123456789012: from 0 to 4294967295"),
+        ("hydra.run.dir=/dev/null/x", "/dev/null/x: Not a directory; choose another folder"),
         ("dataset.root_dir=${HOME}/data", "${oc.env:HOME}"),
     ],
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
 from vaelab.cli import job as job_module
-from vaelab.cli.targets import check_targets
+from vaelab.cli.targets import check_targets, parameters, type_hints
 from vaelab.errors import UserError
 
 from ..conftest import TINY_MRI, Door
@@ -66,6 +67,27 @@ def test_a_user_allows_more_in_the_environment_and_not_in_the_config(
 def test_a_typing_mistake_in_a_target_is_one_sentence():
     with pytest.raises(UserError, match=r"model\._target_=vaelab\.models\.conv3d\.Conv3dVAE"):
         check_targets({"model": {"_target_": "vaelab.models.conv3d.Conv3dVAE"}})
+
+
+def module_of(text: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name of a module of that text."""
+    module = ModuleType("half_annotated")
+    exec(text, vars(module))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return module.__name__
+
+
+def test_a_class_is_checked_as_far_as_its_annotations_can_be_evaluated(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    text = """
+from __future__ import annotations
+class Half:
+    def __init__(self, folder: str, run: "Unknown | None" = None, **more: Unknown) -> None: ...
+"""
+    name = module_of(text, monkeypatch)
+    assert type_hints(f"{name}.Half") == {"folder": str, "return": type(None)}
+    assert parameters(f"{name}.Half") is None  # any key is taken
 
 
 def test_the_saved_config_of_somebody_else_runs_no_program(

@@ -111,7 +111,7 @@ def test_a_sweep_over_paths_is_written_in_hydras_grammar(tmp_path: Path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     with pytest.raises(
-        UserError, match=r"to sweep over several, write 'dataset\.root_dir=choice\("
+        UserError, match=r'to sweep over several, write "dataset\.root_dir=choice\('
     ):
         as_typed([f"dataset.root_dir={tmp_path}/a,{tmp_path}/b"], [CONF], sweep=True)
 
@@ -150,6 +150,18 @@ def test_a_run_works_in_folders_with_odd_names(
     assert door(*checked, *small, *arguments, f"run_dir={odd}/run") == 0, capfd.readouterr().out
     assert (tmp_path / odd / "run" / "config_resolved.yaml").is_file()
     assert (tmp_path / odd / "dataset.root_dir").is_dir()
+
+
+def test_a_folder_that_is_named_by_a_number(
+    door: Door, run_2d: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    (tmp_path / "2024").mkdir()
+    assert door("task=predict", f"run_dir={run_2d}", "task.inputs=2024") == 1
+    assert "task.inputs=2024: is read as a number" in capfd.readouterr().out
+    assert door("task=predict", f"run_dir={run_2d}", "task.inputs=./2024") == 1
+    shown = capfd.readouterr().out
+    assert "2024" in shown  # there is nothing in it
+    assert "is read as a number" not in shown
 
 
 @pytest.mark.parametrize("quoting", ["double", "none"])

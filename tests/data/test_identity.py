@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vaelab.data import identity
-from vaelab.data.identity import FileDigests
+from vaelab.data.identity import FileDigests, digest_of, state_of
 
 
 @pytest.fixture
@@ -91,3 +91,21 @@ def test_processes_share_what_they_know_without_sharing_a_file(file: Path, tmp_p
     one(file), two(other)
     assert len(list(tmp_path.glob("digests-*.txt"))) == 2
     assert len(FileDigests(tmp_path)._known) == 2
+
+
+def test_a_process_computes_a_digest_once_and_again_when_the_file_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "weights.pth"
+    digests, states = [], []
+    reads = Reads(monkeypatch)
+    for content in (b"one", b"two"):
+        (tmp_path / "new").write_bytes(content)
+        (tmp_path / "new").replace(path)
+        digests += [digest_of(path), digest_of(path)]
+        states.append(state_of(path))
+    assert reads.count == 2
+    monkeypatch.undo()
+    one, two = (hashlib.sha256(content).hexdigest() for content in (b"one", b"two"))
+    assert digests == [one, one, two, two]
+    assert states[0] != states[1]

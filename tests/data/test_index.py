@@ -14,13 +14,13 @@ from vaelab.data.index import (
     check_root,
     enumerate_names,
     patient_of,
-    printable,
     read_split,
     split_by_patient,
     walk_files,
     write_splits,
 )
 from vaelab.errors import UserError
+from vaelab.text import printable
 
 BRATS = r"^(.+)-\d+$"
 

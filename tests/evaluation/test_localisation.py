@@ -6,9 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from vaelab.anomaly.detector import Prediction
 from vaelab.errors import UserError
-from vaelab.evaluation.localisation import MAX_SUBJECTS, Localisation, choose_parts, judge_maps
+from vaelab.evaluation.localisation import (
+    MAX_RECORDS,
+    ChosenThreshold,
+    Localisation,
+    LocalisedLesions,
+    Part,
+    choose_parts,
+)
 
 MASKS = np.zeros((2, 10, 10), np.uint8)  # two images, of which
 MASKS[0, 2:4, 2:7] = 1  # the first has a lesion of 10 pixels of its 100,
@@ -16,23 +25,42 @@ MASKS[1, 6:8, 1:6] = 1  # and the second one as large
 SHARE = 20 / 200
 
 
-def judged(choosing: np.ndarray, maps: np.ndarray, masks: np.ndarray = MASKS) -> Localisation:
-    found = judge_maps(lambda: [(choosing.astype(np.float32), MASKS)], [(maps, masks)])
+Images = list[tuple[np.ndarray, np.ndarray]]
+"""Batches of maps and masks."""
+
+
+def judge(choosing: Images, judging: Images) -> Localisation | None:
+    def heard(listener: ChosenThreshold | LocalisedLesions, images: Images) -> None:
+        for maps, masks in images:
+            heat = torch.tensor(maps, dtype=torch.float32)
+            prediction = Prediction(heat, heat, heat, None, shows_score=True)
+            listener.add({"mask": torch.tensor(masks)[:, None]}, prediction)
+
+    chosen = ChosenThreshold(Part("test_full", [0, 1], "half"))
+    lesions = LocalisedLesions(Part("test_full", [2, 3], "the other half"), chosen)
+    heard(chosen, choosing)
+    heard(lesions, judging)
+    return lesions.result("evidence")
+
+
+def judged(choosing: np.ndarray, maps: np.ndarray) -> Localisation:
+    found = judge([(choosing, MASKS)], [(maps, MASKS)])
     assert found is not None
     return found
 
 
 def test_a_perfect_map_scores_one():
     found = judged(MASKS, MASKS)
-    assert found.average_precision == (1, 1, 1)
-    assert (found.dice, found.chosen.dice) == (1, 1)
-    assert (found.lesions.sensitivity, found.lesions.false_positives_per_volume) == (1, 0)
+    assert (found.average_precision, found.average_precision_bracket) == (1, (1, 1))
+    assert (found.dice, found.dice_where_chosen) == (1, 1)
+    assert (found.detection_rate, found.false_positives_per_image) == (1, 0)
+    assert (found.unit, found.map, found.threshold_from) == ("pixel", "evidence", "half")
 
 
 def test_a_blind_map_scores_the_share_of_lesion_pixels():
     blind = np.full(MASKS.shape, 0.25)
     found = judged(blind, blind)
-    assert found.average_precision.value == found.lesion_share == SHARE
+    assert found.average_precision == found.lesion_share == SHARE
     assert found.flagged_share == 1  # so every lesion is found, and that says nothing
     assert found.dice == pytest.approx(2 * SHARE / (1 + SHARE))
 
@@ -40,15 +68,15 @@ def test_a_blind_map_scores_the_share_of_lesion_pixels():
 def test_a_backwards_map_is_no_better_than_a_blind_one():
     backwards = 1.0 - MASKS
     found = judged(backwards, backwards)
-    assert found.average_precision.value <= SHARE
+    assert found.average_precision <= SHARE
     assert found.dice <= 2 * SHARE / (1 + SHARE)
 
 
 def test_the_threshold_knows_nothing_of_the_judged_images():
     found = judged(MASKS, 0.5 * MASKS)  # ranked perfectly, but all below the threshold of 1
-    assert found.chosen.threshold == 1
-    assert found.average_precision.value == 1
-    assert (found.dice, found.lesions.found) == (0, 0)
+    assert found.threshold == 1
+    assert found.average_precision == 1
+    assert (found.dice, found.lesions_found) == (0, 0)
 
 
 def test_one_of_two_lesions_and_one_false_alarm_in_two_images():
@@ -58,29 +86,28 @@ def test_one_of_two_lesions_and_one_false_alarm_in_two_images():
     found = judged(MASKS, maps)
     assert found.dice == 2 * 10 / (2 * 10 + 5 + 10)
     assert found.flagged_share == (10 + 5) / 200
-    result = found.to_json()
-    assert (result["lesions"], result["lesions_found"], result["detection_rate"]) == (2, 1, 0.5)
-    assert result["false_positives_per_image"] == 1 / 2
+    assert (found.lesions, found.lesions_found, found.detection_rate) == (2, 1, 0.5)
+    assert found.false_positives_per_image == 1 / 2
 
 
 def test_batches_add_up():
     rng = np.random.default_rng(0)
-    maps, masks = rng.random((6, 9, 9)), rng.random((6, 9, 9)) < 0.2
+    maps, masks = rng.random((6, 9, 9)), (rng.random((6, 9, 9)) < 0.2).astype(np.uint8)
     parts = [(maps[:2], masks[:2]), (maps[2:3], masks[2:3]), (maps[3:], masks[3:])]
     whole = [(maps, masks)]
-    assert judge_maps(lambda: parts, parts) == judge_maps(lambda: whole, whole)
+    assert judge(parts, parts) == judge(whole, whole)
 
 
 def test_without_a_lesion_on_either_side_there_is_nothing_to_say():
     lesions, none = [(MASKS * 1.0, MASKS)], [(MASKS * 1.0, MASKS * 0)]
-    assert judge_maps(lambda: none, lesions) is None
-    assert judge_maps(lambda: lesions, none) is None
-    assert judge_maps(list, lesions) is None
+    assert judge(none, lesions) is None
+    assert judge(lesions, none) is None
+    assert judge([], lesions) is None
 
 
 def test_a_map_of_zeros_is_judged_and_one_that_is_not_finite_is_refused():
     zeros = np.zeros(MASKS.shape)
-    assert judged(zeros, zeros).average_precision.value == SHARE
+    assert judged(zeros, zeros).average_precision == SHARE
     with pytest.raises(UserError, match="not finite"):
         judged(zeros + np.nan, zeros)
 
@@ -114,7 +141,7 @@ def test_the_halves_change_with_the_seed_alone():
     assert choose_parts(splits, 0) != choose_parts(splits, 1)
 
 
-@pytest.mark.parametrize(("subjects", "chosen"), [(3, 3), (200, MAX_SUBJECTS)])
+@pytest.mark.parametrize(("subjects", "chosen"), [(3, 3), (200, MAX_RECORDS)])
 def test_volumes_are_judged_by_a_threshold_from_the_train_split(subjects: int, chosen: int):
     parts = choose_parts({"train": images(0, subjects, 1), "val": images(0, 4, 1)}, 0)
     assert [part.name for part in parts] == ["train split", "val split"]

@@ -13,16 +13,13 @@ from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from vaelab.errors import UserError
 from vaelab.metrics import detection as detection_module
+from vaelab.metrics.bootstrap import Estimate
 from vaelab.metrics.detection import (
     Detection,
-    Estimate,
-    OperatingPoint,
     _count,
     _statistics,
-    balanced_indices,
     detection_metrics,
     detection_with_intervals,
-    operating_point,
     roc_points,
     subgroup_detection,
     subgroup_indices,
@@ -173,37 +170,15 @@ def test_sensitivity_at_90_and_95_has_its_triad() -> None:
 def test_the_threshold_lets_exactly_the_tolerated_share_of_normal_images_through() -> None:
     # Nine of ten normal images score below 10, so from 9.5 on one false alarm is left.
     scores, labels = ten_normals_and(8.5, 9.5, 10.5, 11.5)
-    assert operating_point(scores, labels, 0.9) == OperatingPoint(9.5, 3 / 4, 0.9)
-    # 95 % cannot be had of ten: only 100 % is at least that, and 9.5 is lost.
-    assert operating_point(scores, labels, 0.95) == OperatingPoint(10.5, 2 / 4, 1.0)
     assert detection_metrics(scores, labels).sensitivity_at_specificity_90 == 3 / 4
+    # 95 % cannot be had of ten: only 100 % is at least that, and 9.5 is lost.
     assert detection_metrics(scores, labels).sensitivity_at_specificity_95 == 2 / 4
-
-
-@pytest.mark.parametrize("percent", range(1, 100))
-def test_a_specificity_that_can_be_had_exactly_is_not_missed_by_rounding(percent: int) -> None:
-    # 100 normal images score 0 to 99; the sick one ties with the first that is flagged.
-    scores = np.append(np.arange(100.0), percent)
-    labels = np.repeat([NORMAL, SICK], [100, 1])
-    point = operating_point(scores, labels, float(f"0.{percent:02}"))
-    assert point == OperatingPoint(percent, 1.0, percent / 100)
 
 
 def test_a_sick_image_that_ties_with_too_many_normal_ones_is_not_flagged() -> None:
     scores = np.array([1, 1, 1, 2, 2, 2, 3])  # flagging the 2s costs two of five normal images
     labels = np.array([NORMAL, NORMAL, NORMAL, NORMAL, NORMAL, SICK, SICK])
-    assert operating_point(scores, labels, 0.9) == OperatingPoint(3, 1 / 2, 1.0)
-    assert operating_point(scores, labels, 0.6) == OperatingPoint(2, 1.0, 3 / 5)
-
-
-def test_the_largest_of_equally_sensitive_thresholds_is_taken() -> None:
-    scores, labels = ten_normals_and(20, 30)
-    assert operating_point(scores, labels, 0.5) == OperatingPoint(20, 1.0, 1.0)
-
-
-def test_where_no_sick_image_can_be_flagged_the_threshold_is_infinite() -> None:
-    scores, labels = ten_normals_and(0.5)
-    assert operating_point(scores, labels, 0.9) == OperatingPoint(np.inf, 0.0, 1.0)
+    assert detection_metrics(scores, labels).sensitivity_at_specificity_90 == 1 / 2
 
 
 # --- intervals
@@ -401,7 +376,7 @@ def test_estimates_go_into_json() -> None:
     }  # fmt: skip
 
 
-# --- groups, balance
+# --- groups
 
 
 @pytest.mark.parametrize(
@@ -432,17 +407,6 @@ def test_each_group_is_judged_against_all_normal_images() -> None:
     assert subgroup_indices(labels, groups)["virus"].tolist() == [0, 1, 2, 5]
 
 
-def test_as_many_normal_as_sick_images_are_balanced_and_blind_at_a_half() -> None:
-    labels = np.repeat([NORMAL, SICK, NORMAL], [40, 20, 40])
-    index = balanced_indices(labels, seed=0)
-    assert np.bincount(labels[index]).tolist() == [20, 20]
-    assert sorted(set(index.tolist())) == index.tolist()  # none twice, in order
-    assert set(range(40, 60)) <= set(index.tolist())  # all of the rarer class
-    assert detection_metrics(np.zeros(40), labels[index]).average_precision == 0.5
-    assert (balanced_indices(labels, seed=0) == index).all()
-    assert (balanced_indices(labels, seed=1) != index).any()
-
-
 # --- refusals of what came later
 
 
@@ -450,11 +414,7 @@ def test_a_missing_class_is_refused_everywhere_with_the_cure() -> None:
     scores, labels = np.arange(4.0), np.zeros(4, dtype=int)
     cure = "Add images of the missing class"
     with pytest.raises(UserError, match=cure):
-        operating_point(scores, labels, 0.9)
-    with pytest.raises(UserError, match=cure):
         detection_with_intervals(scores, labels, "abcd")
-    with pytest.raises(UserError, match=cure):
-        balanced_indices(labels, seed=0)
 
 
 def test_one_patient_of_a_class_is_too_few_for_an_interval() -> None:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from vaelab.metrics.detection import Estimate
+from vaelab.metrics.bootstrap import Estimate
 from vaelab.metrics.verdict import overall, verdict
 
 

@@ -130,7 +130,7 @@ def test_each_config_file_shows_the_schedule_that_it_builds(path: Path) -> None:
 
 
 def test_the_help_shows_the_schedules_as_they_are() -> None:
-    text = help_text(CONF, [])
+    text = help_text([CONF], [])
     shown = dict(re.findall(r"annealing=(\w+) +([▁-█]+)", text))
     for name, bars in shown.items():
         assert bars == sparkline(_built(CONF / "annealing" / f"{name}.yaml"), len(bars))

@@ -9,8 +9,9 @@ from matplotlib.contour import ContourSet
 from matplotlib.figure import Figure
 
 from vaelab.errors import UserError
-from vaelab.report.canvas import HEAT, save_figure
+from vaelab.report.canvas import save_figure
 from vaelab.report.card import OUTLINE, overlay, report_card, report_card_3d, tumour_slice
+from vaelab.report.style import HEAT
 
 SOURCE = "99.5th percentile of healthy images"
 

@@ -59,7 +59,7 @@ def test_the_three_terms_and_the_limit_are_named() -> None:
         "samples": 12,
     }
     figure = decomposition_figure(parts)
-    assert "Where the KL of 39.5 nats goes" in texts(figure)
+    assert "Three terms of the mean KL of 39.5 nats" in texts(figure)
     assert [round(bar.get_width(), 1) for bar in figure.axes[0].patches] == [2.0, 7.0, 30.5]
     assert inside(figure)
 

@@ -6,17 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from vaelab.errors import UserError
-from vaelab.report.canvas import new_figure, printable, save_figure
-from vaelab.report.charts import (
-    kl_per_dimension,
-    learning_curves,
-    roc_curve_figure,
-    score_histogram,
-)
+from vaelab.report.canvas import drawable, new_figure, save_figure
+from vaelab.report.score_figures import roc_curve_figure, score_histogram
 from vaelab.report.slices import axial, coronal, grey_window, reconstruction_slices, sagittal
+from vaelab.report.training_figures import kl_per_unit, learning_curves
 
 RIGHT, ANTERIOR, SUPERIOR = 9, 11, 13  # the last index of each RAS axis
 CENTRE = (5, 6, 7)
@@ -114,13 +111,21 @@ def test_an_empty_image_reconstructed_perfectly_can_be_drawn(tmp_path: Path):
 # ---------------------------------------------------------------- scores
 
 
+def _area(outline: PolyCollection) -> float:
+    """Of a closed polygon, by Gauss's shoelace formula."""
+    x, y = outline.get_paths()[0].vertices.T
+    return abs(float(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1]))) / 2
+
+
 def test_the_histogram_counts_every_finite_score_of_each_class():
     scores = np.r_[np.linspace(0, 1, 200), np.linspace(1, 2, 50), 1e9, np.nan]
     labels = np.r_[np.zeros(200), np.ones(50), 1, 1]
     figure = score_histogram(scores, labels, "kl")
     (axes,) = figure.axes
-    shares = [patch.get_data().values for patch in axes.patches]
-    assert [share.sum() for share in shares] == pytest.approx([1, 1, 1, 1])  # fill and edge
+    left, right = axes.get_xlim()
+    width = (right - left) / int(2 * np.sqrt(251))  # of a bin; 251 scores are finite
+    shares = [_area(steps) / width for steps in axes.collections]
+    assert shares == pytest.approx([1, 1])
     assert axes.get_xlim()[1] < 3, "one wild score flattens the rest"
     assert [text.get_text() for text in axes.get_legend().get_texts()] == [
         "normal (n = 200)",
@@ -193,31 +198,31 @@ def test_a_table_without_a_known_column_names_those_that_are():
         learning_curves({"loss": [1.0]})
 
 
-def test_latent_dimensions_are_sorted_and_counted_against_the_threshold():
-    figure = kl_per_dimension([0.001, 3.0, 0.2, 0.0], threshold=0.01)
-    active, collapsed = figure.axes[0].patches
-    assert active.get_data().values.tolist() == [3.0, 0.2]
-    assert len(collapsed.get_data().values) == 2
-    assert _texts(figure)[0] == "2 of 4 latent dimensions above 0.01 nats"
+def test_units_are_sorted_by_their_kl_and_none_is_called_active():
+    figure = kl_per_unit([0.5, 3.0, 0.2, 0.3])
+    (bars,) = figure.axes[0].patches
+    assert bars.get_data().values.tolist() == [3.0, 0.5, 0.3, 0.2]
+    assert _texts(figure)[0] == "KL of each of 4 latent units: 4 nats in all"
+    assert not figure.axes[0].lines  # no threshold: units are active by the variance of mu
 
 
-@pytest.mark.parametrize("kl", [[0.0], [0.0] * 64, [5.0] * 64])
-def test_a_wholly_collapsed_or_wholly_active_posterior_is_drawn(tmp_path: Path, kl: list[float]):
-    save_figure(kl_per_dimension(kl, 0.01), tmp_path / "kl.png", dpi=40)
+@pytest.mark.parametrize("kl", [[0.0], [0.0] * 64, [5.0] * 64, [5.0] * 32 + [0.0] * 32])
+def test_a_wholly_collapsed_or_wholly_used_posterior_is_drawn(tmp_path: Path, kl: list[float]):
+    save_figure(kl_per_unit(kl), tmp_path / "kl.png", dpi=40)
 
 
 # ---------------------------------------------------------------- text and files
 
 
 def test_what_the_font_cannot_show_becomes_a_question_mark():
-    assert printable("naïve $x_1$ Ωж") == "naïve $x_1$ Ωж"
-    assert printable("胸\n\udcff🧠") == "????"
-    assert printable("nai\u0308ve") == "na\u00efve"  # as macOS hands out names
+    assert drawable("naïve $x_1$ Ωж") == "naïve $x_1$ Ωж"
+    assert drawable("胸\n\udcff🧠") == "????"
+    assert drawable("nai\u0308ve") == "na\u00efve"  # as macOS hands out names
 
 
 def test_a_long_name_keeps_both_its_ends():
-    assert printable("abcdefghij", limit=10) == "abcdefghij"
-    assert printable("abcdefghijk", limit=6) == "ab…ijk"
+    assert drawable("abcdefghij", limit=10) == "abcdefghij"
+    assert drawable("abcdefghijk", limit=6) == "ab…ijk"
 
 
 def test_a_saved_figure_is_a_png_in_folders_that_were_made(tmp_path: Path):
@@ -251,7 +256,7 @@ import numpy as np
 from matplotlib._pylab_helpers import Gcf
 from vaelab.report.card import report_card
 from vaelab.report.canvas import save_figure
-from vaelab.report.charts import learning_curves
+from vaelab.report.training_figures import learning_curves
 x = np.zeros((1, 8, 8))
 save_figure(report_card(x, x, x, 1.0, ["a"], [0.0], "t", "s"), {str(tmp_path / "a.png")!r}, dpi=40)
 save_figure(learning_curves({{"train/loss": [2.0, 1.0]}}), {str(tmp_path / "b.png")!r}, dpi=40)

@@ -18,7 +18,11 @@ from vaelab.report.latent_figures import (
 
 
 def texts(figure: Figure) -> list[str]:
-    return [text.get_text() for text in figure.texts]
+    """Title, names of panels, and legends."""
+    legends = [axes.get_legend() for axes in figure.axes if axes.get_legend()]
+    entries = [entry for legend in legends for entry in legend.get_texts()]
+    titles = [axes.get_title("left") for axes in figure.axes]
+    return [*(text.get_text() for text in [*figure.texts, *entries]), *titles]
 
 
 def test_principal_components_explain_what_they_should():
@@ -58,7 +62,7 @@ def test_each_colouring_has_a_panel_with_a_legend_or_a_bar(tmp_path):
     ]
     figure = embedding_figure(plane, colorings, "title $x$")
     shown = texts(figure)
-    for text in ("title $x$", "split", "train", "n = 8", "time point", "2", "volume (mm³)"):
+    for text in ("title $x$", "split", "train\nn = 8", "time point", "2\nn = 4", "volume (mm³)"):
         assert text in shown
     assert len(figure.axes) == 4 + 2
     assert [figure.axes[place].get_yscale() for place in (3, 5)] == ["log", "linear"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,21 @@ def test_the_others_end_where_there_is_nothing_to_train(
         monkeypatch.setenv(key, value)
     announce(None)
     assert follow(this_process(TORCHRUN)) is None
+
+
+def test_what_an_earlier_launch_of_the_same_name_announced_is_not_followed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for key, value in (TORCHRUN | {"RANK": "0"}).items():
+        monkeypatch.setenv(key, value)
+    announce(RunFolder(Path("outputs/earlier")))
+    (left,) = (tmp_path / "outputs" / ".launches").iterdir()
+    os.utime(left, (1, 1))
+    with pytest.raises(UserError, match="the first has not said"):
+        follow(this_process(TORCHRUN), patience=0.2)
+    announce(RunFolder(Path("outputs/run")))
+    assert follow(this_process(TORCHRUN)) == RunFolder(tmp_path / "outputs" / "run")
 
 
 def test_one_who_waits_in_vain_says_where(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -81,6 +82,11 @@ def test_all_that_is_promised_is_measured_and_written(
     assert result["data"]["cache"]["gigabytes_per_second"].keys() == {"epoch", "plain"}
     assert result["data"]["loader"]["samples_per_second"] > 0
     assert result["lightning"]["seconds"].keys() == {"bare", "lightning"}
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = result["machine"]["threads"]
+    assert [(beside["busy"], beside["fair_share"]) for beside in result["neighbours"]] == [
+        (factor * cores, factor + threads / cores) for factor in (1, 2, 4)
+    ]
     epoch = result["epoch"]
     parts = [epoch[part] for part in ("waiting_for_data", "training_steps", "rest")]
     assert sum(parts) == pytest.approx(1)

@@ -15,6 +15,8 @@ from PIL import Image
 
 from vaelab.errors import UserError
 from vaelab.evaluation.comparison import Comparison
+from vaelab.evaluation.results import Evaluation, LatentUse, ObjectiveSums, Reconstruction
+from vaelab.metrics.detection import Detection
 from vaelab.runs.differences import config_differences, data_differences
 from vaelab.runs.folder import RunFolder
 from vaelab.runs.reading import read_runs
@@ -111,6 +113,16 @@ def write_run(
     return folder
 
 
+def detected(auroc: float, average_precision: float) -> dict[str, Any]:
+    """What ``metrics.json`` holds of a run with these."""
+    found = Detection(auroc, average_precision, 0.0, 0.0, {}, {})
+    reconstruction, objective = Reconstruction(0.0, {}), ObjectiveSums(1.0, 0.0, 0.0, 0.0, {})
+    latent = LatentUse(None, 0, 0.0, [])
+    return Evaluation(
+        "vae_best.pth", "KL", 2, reconstruction, objective, latent, detection=found
+    ).to_json()
+
+
 def better(factor: float) -> dict[str, tuple[float, ...]]:
     """The same history with all distortions and ELBOs scaled."""
     scaled = ("val/recon", "val/neg_elbo", "val/recon_per_voxel")
@@ -192,17 +204,24 @@ def test_the_best_epoch_follows_the_runs_own_monitor(tmp_path: Path):
 
 
 def test_detection_comes_from_metrics_json(tmp_path: Path):
-    found = {"detection": {"auroc": 0.75, "average_precision": 0.5}}
-    compare(write_run(tmp_path / "run", metrics=found), out=tmp_path)
+    compare(write_run(tmp_path / "run", metrics=detected(0.75, 0.5)), out=tmp_path)
     row = table(tmp_path)["run"]
     assert (row["auroc"], row["average_precision"]) == ("0.75", "0.5")
 
 
+def test_a_damaged_metrics_json_costs_detection_and_nothing_else(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    compare(write_run(tmp_path / "run", metrics={"detection": {"auroc": 0.75}}), out=tmp_path)
+    row = table(tmp_path)["run"]
+    assert (row["auroc"], row["best_epoch"]) == ("", "1")
+    assert "evaluate the run anew" in caplog.text
+
+
 def test_each_criterion_names_its_best_run(tmp_path: Path):
     few = HISTORY | {"val/active_units": (0.0, 1.0, 1.0)}
-    auroc = {"detection": {"auroc": 0.9}}
     write_run(tmp_path / "s" / "good", history=better(0.5))
-    write_run(tmp_path / "s" / "sharp", history=few, metrics=auroc)
+    write_run(tmp_path / "s" / "sharp", history=few, metrics=detected(0.9, 0.9))
     winners = {
         w.criterion: w.run for w in Comparison.of(read_runs([str(tmp_path / "s")])).winners()
     }
@@ -213,6 +232,7 @@ def test_each_criterion_names_its_best_run(tmp_path: Path):
         "lowest distortion (per voxel)": "good",
         "most active units": "good",
         "highest AUROC": "sharp",
+        "highest average precision": "sharp",
     }
 
 

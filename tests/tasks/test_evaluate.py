@@ -57,6 +57,10 @@ def test_all_test_images_and_the_balanced_split_are_judged(door: Door, run_dir: 
     with (run_dir / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["label"] for row in rows].count("1") == 6
+    with (run_dir / "splits" / "test_full.csv").open(newline="") as file:
+        split = [row["id"] for row in csv.DictReader(file)]
+    assert [row["id"] for row in rows] == split  # though one half of it was judged first
+    assert all(("PNEUMONIA" in row["id"]) == (row["label"] == "1") for row in rows)
 
 
 def test_decisions_are_calibrated_on_patients_set_aside_for_it(door: Door, run_dir: Path):

@@ -14,7 +14,6 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from vaelab.errors import UserError
-from vaelab.evaluation.judging import weights_digest
 from vaelab.tasks.predict import Predict
 
 from ..conftest import Door
@@ -133,7 +132,7 @@ def test_a_calibrated_run_gives_p_values_and_flags(
 
 
 def test_the_training_data_are_needed_for_heat_maps_only(
-    door: Door, run_2d: Path, pictures: Path, capfd: pytest.CaptureFixture[str]
+    door: Door, run_2d: Path, xray_run: Path, pictures: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     image = f"'{pictures / 'A' / '1.png'}'"
     saved = OmegaConf.load(run_2d / "config_resolved.yaml")
@@ -147,9 +146,12 @@ def test_the_training_data_are_needed_for_heat_maps_only(
     assert len(rows(run_2d / "predictions" / "predictions.csv")) == 1
     assert sizes(run_2d / "predictions") == {}
     # Once measured, the colour scale is the run's own.
-    scale = {"weights_sha256": weights_digest(run_2d / "checkpoints" / "vae_m4_best.pth")}
-    content = scale | {"map_sigma": 0.0, "scale": 0.5, "source": "healthy images"}
-    (run_2d / "heat_scale.json").write_text(json.dumps(content))
+    kept = run_2d / "config_resolved.yaml"
+    absent = kept.read_text()
+    with_data = (xray_run / "config_resolved.yaml").read_text()
+    kept.write_text(with_data.replace(str(xray_run), str(run_2d)))
+    assert predict(door, run_2d, image) == 0
+    kept.write_text(absent)
     assert predict(door, run_2d, image) == 0
     assert len(sizes(run_2d / "predictions")) == 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -52,3 +53,13 @@ def test_a_run_must_be_evaluated_before_it_is_reported(
     assert "phantom_xray" in page  # the config
     auroc = json.loads((run_2d / "metrics.json").read_text())["detection"]["auroc"]
     assert f"{auroc:.4f}".rstrip("0").rstrip(".") in page
+
+
+def test_the_viewer_has_the_proportions_of_the_voxels(door: Door, run_3d: Path):
+    thick = "dataset.spacing=[12,6,24]"  # mm
+    assert door("task=evaluate", f"run_dir={run_3d}", thick) == 0
+    assert door("task=report", f"run_dir={run_3d}", thick) == 0
+    page = (run_3d / "report.html").read_text()
+    volumes = re.findall(r'class="volume">(.*?)</script>', page)
+    assert volumes
+    assert all(json.loads(volume)["spacing"] == [12, 6, 24] for volume in volumes)

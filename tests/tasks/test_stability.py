@@ -17,8 +17,8 @@ from vaelab.errors import UserError
 from vaelab.evaluation.rescan import Rescan
 from vaelab.latents import seed_runs
 from vaelab.latents.seed_runs import train_seeds
+from vaelab.latents.sources import Source
 from vaelab.latents.spaces import first_scans, names_of
-from vaelab.latents.subjects import Subject
 from vaelab.runs.history import read_history
 from vaelab.runs.status import Status, read_status
 from vaelab.tasks.stability import Stability, Thresholds
@@ -235,8 +235,8 @@ def test_more_neighbours_than_patients_allow_are_refused(
     assert "task.neighbours=6: 12 patients are too few; at least 14" in capfd.readouterr().out
 
 
-def scan(patient: str, time_point: int) -> Subject:
-    return Subject(f"{patient}-{time_point}", patient, time_point, "train", {})
+def scan(patient: str, time_point: int) -> Source:
+    return Source(f"{patient}-{time_point}", patient, time_point, "train", {})
 
 
 def test_each_patient_counts_with_the_first_time_point():

@@ -14,6 +14,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from vaelab.anomaly.scores import SquaredError
 from vaelab.assembly import Task
 from vaelab.cli.config_files import CONF
 from vaelab.models.conv2d import Conv2dVAE
@@ -206,10 +207,18 @@ def test_an_objective_that_breaks_a_promise_is_told_which(broken: Broken) -> Non
         check_objective(broken.part, {"image": x, "id": ["a", "b", "c"]}, output)
 
 
+def with_map(evidence: Callable[[Tensor], Tensor]) -> SquaredError:
+    score = SquaredError()
+    score.map = lambda x, output: evidence(x)  # type: ignore[method-assign]
+    return score
+
+
 BROKEN_SCORES = [
     Broken(lambda x, output: output.mu.sum(), "one number for each sample"),
     Broken(lambda x, output: x.flatten(1).mean(1) - x.mean(), "does not depend on the others"),
     Broken(lambda x, output: torch.rand(len(x)), "a score is deterministic"),
+    Broken(with_map(lambda x: x), "a map has the spatial shape of x"),
+    Broken(with_map(lambda x: x[:, 0] / 0), "a map is finite"),
 ]
 
 

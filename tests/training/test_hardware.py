@@ -237,3 +237,22 @@ def test_a_scale_that_is_not_above_0_is_refused(scale: float) -> None:
 def test_a_scale_that_would_never_settle_is_refused() -> None:
     with pytest.raises(UserError, match=r"hardware\.growth_interval=0: at least 1 is needed"):
         Hardware(growth_interval=0)
+
+
+# --- threads
+
+
+def test_threads_are_as_many_as_asked_for_and_pytorchs_choice_where_none_are() -> None:
+    before = torch.get_num_threads()
+    try:
+        Hardware(threads=before + 1).set_threads()
+        assert torch.get_num_threads() == before + 1
+        Hardware().set_threads()
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_no_threads_are_refused() -> None:
+    with pytest.raises(UserError, match=r"hardware\.threads=0: at least 1 is needed, or null"):
+        Hardware(threads=0)

@@ -295,8 +295,9 @@ def test_a_decoder_that_needs_coordinates_alone_is_warned_of_in_the_third_epoch(
 ) -> None:
     fit_coordinates(0, annealing, seed)
     (sentence,) = warnings_in(caplog)
-    assert sentence.startswith("epoch 2: the decoder ignores z: the squared error per voxel is ")
-    assert "such as coordinates" in sentence
+    assert sentence.startswith("epoch 2: ")
+    # At a high beta z is not even encoded any more, which is the first thing to say.
+    assert ("the decoder ignores z" in sentence) or ("the posterior collapses" in sentence)
 
 
 @pytest.mark.parametrize("annealing", ANNEALINGS)

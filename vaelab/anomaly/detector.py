@@ -14,18 +14,20 @@ from vaelab.errors import UserError
 from vaelab.models.vae import VAE
 
 
-class Finding(NamedTuple):
+class Prediction(NamedTuple):
     """What the detector says of a batch."""
 
     x_hat: Tensor
     """Reconstruction, (B, C, ...)."""
     heatmap: Tensor
-    """The evidence of the score, where it has a map of its own, else |x - x_hat| averaged over
-    channels; smoothed, (B, ...)."""
+    """The score's own map, or |x - x_hat| averaged over channels where it has none; smoothed,
+    (B, ...)."""
     score: Tensor
     """Anomaly score, (B,), larger is more abnormal."""
     output: Any
     """All that the VAE said, a NamedTuple that begins with ``x_hat, mu, logvar``."""
+    shows_score: bool
+    """Whether ``heatmap`` is the score's own."""
 
 
 class AnomalyDetector:
@@ -57,18 +59,23 @@ class AnomalyDetector:
         if isinstance(score, ModelScore):
             score.use(self.model, self.device)
 
-    def __call__(self, x: Tensor) -> Finding:
-        """Examine a batch, (B, C, ...); the result is on the CPU."""
+    def __call__(self, x: Tensor) -> Prediction:
+        """Judge a batch, (B, C, ...); the result is on the CPU."""
         output = self.reconstruct(x)
+        own = map_of(self.score, x, output)
         with torch.no_grad():
-            heatmap = map_of(self.score, x, output)
-            if heatmap is None:
-                heatmap = residual_map(x, output.x_hat)
+            heatmap = residual_map(x, output.x_hat) if own is None else own
             heatmap = smoothed_map(heatmap, self.map_sigma)
-        return Finding(output.x_hat, heatmap, score_of(self.score, x, output), output)
+        score = score_of(self.score, x, output)
+        return Prediction(output.x_hat, heatmap, score, output, own is not None)
 
-    @torch.no_grad()  # not inference mode, whose tensors a score with gradients could not use
     def reconstruct(self, x: Tensor) -> Any:
         """What the VAE says of a batch, (B, C, ...), in float32 on the CPU."""
-        output = self.model(x.to(self.device))
-        return type(output)(*(part.float().cpu() for part in output))
+        return reconstruct(self.model, x, self.device)
+
+
+@torch.no_grad()  # not inference mode, whose tensors a score with gradients could not use
+def reconstruct(model: VAE, x: Tensor, device: torch.device) -> Any:
+    """What a VAE on ``device`` says of a batch, (B, C, ...), in float32 on the CPU."""
+    output = model(x.to(device))
+    return type(output)(*(part.float().cpu() for part in output))

@@ -39,17 +39,3 @@ def smoothed_map(heatmap: Tensor, sigma: float) -> Tensor:
         convolved = functional.conv1d(padded, kernel.view(1, 1, -1))
         smooth = convolved.reshape(lines.shape).movedim(-1, axis)
     return smooth.contiguous()
-
-
-def heat_scale(maps: Tensor, quantile: float = 0.995) -> float:
-    """Top of a fixed colour scale: a quantile of residuals of *healthy* tissue.
-
-    Scaling each picture by its own maximum would light up every healthy one.
-
-    Args:
-        maps: residuals of healthy tissue, any shape.
-        quantile: share of the residuals that stay below the top, in (0, 1).
-    """
-    values = maps.flatten()
-    rank = max(1, round(quantile * values.numel()))
-    return float(torch.kthvalue(values, rank).values)

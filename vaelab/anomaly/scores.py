@@ -6,8 +6,10 @@ in ``conf/score``. It may ask for more:
 - ``fit``, of a score that has to know normal images first: it gets these and never a label;
 - ``use``, of one that asks the network itself: it gets the trained network once;
 - ``needs_gradients = True``: it is called with gradients enabled, which else are off;
-- ``map``: its evidence at each pixel or voxel, (x, output) → (B, ...) of x's spatial shape. What
-  has none is shown with the plain residual.
+- ``map``: where its evidence lies, (x, output) → (B, ...) of x's spatial shape: the share of each
+  pixel or voxel, with the score's own sign, weights, standardisation and smoothing, so that a map
+  adds up to the score. What has no place, such as the KL, has no map; pictures then show the plain
+  residual and say so.
 """
 
 from __future__ import annotations
@@ -49,17 +51,22 @@ class ModelScore(Protocol):
 
 def score_of(score: Score, x: Tensor, output: VAEOutput) -> Tensor:
     """Score of each sample, (B,) float32, with the gradients that it needs."""
-    with torch.set_grad_enabled(bool(getattr(score, "needs_gradients", False))):
+    with _gradients_for(score):
         return score(x, output).float().detach()
 
 
 def map_of(score: Score, x: Tensor, output: VAEOutput) -> Tensor | None:
-    """The evidence of a score at each pixel or voxel, (B, ...); None where it names none."""
-    evidence: Callable[[Tensor, VAEOutput], Tensor] | None = getattr(score, "map", None)
+    """Where the evidence of a score lies, (B, ...); None where it has no place."""
+    evidence: Callable[[Tensor, VAEOutput], Tensor | None] | None = getattr(score, "map", None)
     if evidence is None:
         return None
-    with torch.set_grad_enabled(bool(getattr(score, "needs_gradients", False))):
-        return evidence(x, output).float().detach()
+    with _gradients_for(score):
+        values = evidence(x, output)
+    return None if values is None else values.float().detach()
+
+
+def _gradients_for(score: Score) -> torch.set_grad_enabled:
+    return torch.set_grad_enabled(bool(getattr(score, "needs_gradients", False)))
 
 
 Normals = Callable[[], Iterator[tuple[Tensor, VAEOutput]]]
@@ -86,9 +93,16 @@ class SquaredError:
         """Score of each sample, (B,)."""
         return squared_error(x, output.x_hat)
 
+    def map(self, x: Tensor, output: VAEOutput) -> Tensor:
+        """Squared residual, summed over channels, (B, ...)."""
+        return (x.float() - output.x_hat.float()).square().sum(1)
+
 
 class KL:
-    """KL of the posterior to the prior in nats (Zimmerer et al. 2018, arXiv:1812.05941)."""
+    """KL of the posterior to the prior in nats (Zimmerer et al. 2018, arXiv:1812.05941).
+
+    It has no place in the image, and so no map.
+    """
 
     def __call__(self, x: Tensor, output: VAEOutput) -> Tensor:
         """Score of each sample, (B,)."""
@@ -97,6 +111,8 @@ class KL:
 
 class NegativeELBO:
     """Squared error plus ``beta`` times the KL: minus the bound that was trained, per sample.
+
+    The KL has no place: the map is that of the squared error.
 
     Args:
         beta: weight of the KL.
@@ -109,6 +125,10 @@ class NegativeELBO:
         """Score of each sample, (B,)."""
         kl = kl_divergence(output.mu, output.logvar)
         return squared_error(x, output.x_hat) + self.beta * kl
+
+    def map(self, x: Tensor, output: VAEOutput) -> Tensor:
+        """Squared residual, summed over channels, (B, ...)."""
+        return SquaredError().map(x, output)
 
 
 class SmoothedResidual:
@@ -129,10 +149,24 @@ class SmoothedResidual:
 
     def __call__(self, x: Tensor, output: VAEOutput) -> Tensor:
         """Score of each sample, (B,)."""
+        return torch.stack([part.flatten(1).mean(1) for part in self._blocks(x, output)]).sum(0)
+
+    def map(self, x: Tensor, output: VAEOutput) -> Tensor:
+        """What each block adds to the score, evenly over its pixels, (B, ...)."""
+        total = torch.zeros(len(x), *x.shape[2:], device=x.device)
+        for block, part in zip(self.blocks, self._blocks(x, output), strict=True):
+            share = part.sum(1) / (part[0].numel() * block ** (x.dim() - 2))  # (B, cells)
+            for axis in range(1, share.dim()):
+                share = share.repeat_interleave(block, axis)
+            # A margin narrower than a block is in none.
+            total[(slice(None), *map(slice, share.shape[1:]))] += share
+        return total
+
+    def _blocks(self, x: Tensor, output: VAEOutput) -> list[Tensor]:
+        """Absolute mean residual of each block, (B, C, cells) for each size."""
         residual = x.float() - output.x_hat.float()
         pool = functional.avg_pool3d if x.dim() == 5 else functional.avg_pool2d
-        terms = [pool(residual, block).abs().flatten(1).mean(1) for block in self.blocks]
-        return torch.stack(terms).sum(0)
+        return [pool(residual, block).abs() for block in self.blocks]
 
 
 class CentralResidual:
@@ -172,13 +206,26 @@ class CentralResidual:
 
     def __call__(self, x: Tensor, output: VAEOutput) -> Tensor:
         """Score of each image of (B, 1, H, W), (B,)."""
-        image = functional.adaptive_avg_pool2d(x.float(), self.grid)  # (B, 1, grid, grid)
+        return self._evidence(x, output).flatten(1).sum(1)
+
+    def map(self, x: Tensor, output: VAEOutput) -> Tensor:
+        """What each cell of the grid adds to the score, between cells linearly, (B, H, W)."""
+        evidence = self._evidence(x, output)[:, None]
+        height, width = x.shape[2:]
+        smooth = functional.interpolate(
+            evidence, (height, width), mode="bilinear", align_corners=False
+        )
+        return smooth[:, 0] * (self.grid**2 / (height * width))
+
+    def _evidence(self, x: Tensor, output: VAEOutput) -> Tensor:
+        """The terms of the sum, (B, grid, grid)."""
+        image = functional.adaptive_avg_pool2d(x.float(), self.grid)[:, 0]  # (B, grid, grid)
         residual = functional.adaptive_avg_pool2d(x.float() - output.x_hat.float(), self.grid)
-        residual = smoothed_map(residual[:, 0], self.sigma)[:, None]
-        mean = self._weighted(image)[:, None, None, None]
+        residual = smoothed_map(residual[:, 0], self.sigma)
+        mean = self._weighted(image)[:, None, None]
         contrast = self._weighted((image - mean).square()).sqrt().clamp_min(1e-3)
         evidence = residual.abs() + self.positive * residual.clamp_min(0)
-        return self._weighted(evidence) / contrast
+        return self.weight.to(x.device) * evidence / contrast[:, None, None]
 
     def _weighted(self, values: Tensor) -> Tensor:
         return (values * self.weight.to(values.device)).flatten(1).sum(1)
@@ -188,7 +235,8 @@ class Mahalanobis:
     """Mahalanobis distance of mu to the latents of the training images.
 
     Lee et al. 2018 (arXiv:1807.03888), equation 2, with one class; the covariance is shrunk as
-    Ledoit & Wolf 2004, since there may be as many units as images.
+    Ledoit & Wolf 2004, since there may be as many units as images. It has no place in the image,
+    and so no map.
     """
 
     def __init__(self) -> None:
@@ -251,3 +299,13 @@ class Fused:
             mean, deviation = self.scales[name]
             total = total + (score_of(score, x, output) - mean) / deviation
         return total
+
+    def map(self, x: Tensor, output: VAEOutput) -> Tensor | None:
+        """The members' maps, each in its score's deviation, added up; None where none has one.
+
+        Means of healthy images, which the score leaves out, have no place.
+        """
+        assert self.scales, "fit comes first"
+        maps = {name: map_of(score, x, output) for name, score in self.scores.items()}
+        parts = [part / self.scales[name][1] for name, part in maps.items() if part is not None]
+        return torch.stack(parts).sum(0) if parts else None

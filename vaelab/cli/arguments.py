@@ -17,6 +17,12 @@ from vaelab.runs.status import SWEEP
 
 MULTIRUN = ("-m", "--multirun")
 
+HYDRAS_FLAGS = (
+    *MULTIRUN, "--run", "-r", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package",
+    "-p", "--shell-completion", "-sc", "--config-path", "-cp", "--config-name", "-cn",
+    "--experimental-rerun", "--info", "-i",
+)  # fmt: skip
+
 LAUNCHERS = {
     "hydra/launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "parallel"),
     "hydra/launcher=submitit_local": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
@@ -41,6 +47,7 @@ def arguments_for(arguments: Sequence[str]) -> list[str]:
     # Hydra's own parser refuses a flag between two keys.
     flags = [argument for argument in arguments if argument in MULTIRUN]
     arguments, places = split_search_path([item for item in arguments if item not in flags])
+    _check_flags(arguments)
     named = _Named.of(arguments)
     saved = _saved(named, bool(flags), [CONF, *folders_of(places)])
     choices: list[str] = []
@@ -49,7 +56,7 @@ def arguments_for(arguments: Sequence[str]) -> list[str]:
         places = _with_saved(places, config.get("config_dirs") or (), named, saved)
         # What is done in the folder of a run is chosen anew, unless its own task goes on.
         left_out = {*named.values, *(() if named.resume else ("task",))}
-        kept = {group: one for group, one in config["choices"].items() if group not in left_out}
+        kept = {name: config["choices"][name] for name in config["choices"] if name not in left_out}
         choices = overrides(kept)
     folders = [CONF, *folders_of(places)]
     if saved is None and not named.folder:
@@ -140,6 +147,16 @@ def _name_of_folder(named: Mapping[str, str], folders: Sequence[Path]) -> list[s
         return []
     task = task_by_name(named["task"], folders)
     return [] if task is None or "dataset" in task.parts else overrides({"name": named["task"]})
+
+
+def _check_flags(arguments: Sequence[str]) -> None:
+    """Refuse a flag that Hydra does not know; it would print its own usage."""
+    for argument in arguments:
+        if argument.startswith("-") and argument.partition("=")[0] not in HYDRAS_FLAGS:
+            raise UserError(
+                f"{argument}: there is no such flag; keys and groups have no dashes, as in "
+                "model=conv2d_vae train.lr=1e-4; see --help"
+            )
 
 
 def _check_launcher(arguments: Sequence[str]) -> None:

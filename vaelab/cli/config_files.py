@@ -57,11 +57,11 @@ def folders_of(places: Sequence[str]) -> list[Path]:
 
 def option_files(group: str, folders: Sequence[Path]) -> dict[str, Path]:
     """Option → its file; as for Hydra, the first folder that has it counts."""
-    found: dict[str, Path] = {}
+    options: dict[str, Path] = {}
     for folder in folders:
         for path in sorted((folder / group).glob("*.yaml")):
-            found.setdefault(path.stem, path)
-    return dict(sorted(found.items()))
+            options.setdefault(path.stem, path)
+    return dict(sorted(options.items()))
 
 
 def _place(text: str, argument: str) -> str:

@@ -26,12 +26,12 @@ def task_class(node: Any) -> type[Task]:
     from vaelab.assembly import Task  # seconds, which --help does without
 
     check_targets({"_target_": node["_target_"]}, "task")
-    found = get_class(node["_target_"])
-    if not issubclass(found, Task):
+    named = get_class(node["_target_"])
+    if not issubclass(named, Task):
         raise UserError(
             f"task._target_={node['_target_']}: not a task; subclass vaelab.assembly.Task"
         )
-    return found
+    return named
 
 
 def needed_parts(node: Any) -> tuple[str, ...]:
@@ -40,7 +40,8 @@ def needed_parts(node: Any) -> tuple[str, ...]:
 
     plain = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
     classes = [get_class(target) for target in _targets(plain)]
-    needed = {part for one in classes if issubclass(one, Task) for part in one.parts}
+    tasks = [named for named in classes if issubclass(named, Task)]
+    needed = {part for task in tasks for part in task.parts}
     return tuple(part for part in PARTS if part in needed)
 
 

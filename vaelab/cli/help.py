@@ -1,7 +1,7 @@
 """``--help``, made of the text of the config files, so that every key comes with its reason.
 
-It does without Hydra, whose own help composes all configs and takes longer than everything else
-that this program does before it begins to work. ``--cfg job`` shows the composed config.
+It does without Hydra, whose own help composes all configs, which takes longer than all else before
+a run begins. ``--cfg job`` shows the composed config.
 """
 
 from __future__ import annotations
@@ -10,55 +10,59 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from vaelab.cli.config_files import option_files
+
 NOT_KEYS = ("defaults", "choices", "hydra")
 """Sections of ``config.yaml`` that are no keys to set."""
 
 
-def help_text(conf: Path, arguments: Sequence[str]) -> str:
+def help_text(folders: Sequence[Path], arguments: Sequence[str]) -> str:
     """What there is to choose and to set.
 
     Args:
-        conf: folder of the config files.
+        folders: of config files, vaelab's own first.
         arguments: of the command line; ``group=option`` shows that option's keys.
     """
-    main = (conf / "config.yaml").read_text(encoding="utf-8")
+    own = folders[0]
+    main = (own / "config.yaml").read_text(encoding="utf-8")
     chosen = dict(re.findall(r"^  - (\w+): (\w+)", main, re.MULTILINE))
     chosen |= dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    groups = sorted(path.name for path in conf.iterdir() if path.is_dir() and path.name != "hydra")
-    options = [conf / group / f"{chosen.get(group)}.yaml" for group in groups]
-    keys = [_without(_with_brought_values(main, conf, options), NOT_KEYS)]
-    for group in groups:
-        path = conf / group / f"{chosen.get(group)}.yaml"
-        section = list(_section(group, path)) if path.is_file() and group != "experiment" else []
+    groups = {name: option_files(name, folders) for name in _groups(folders)}
+    options = {name: files[chosen.get(name, "")] for name, files in groups.items()
+               if chosen.get(name) in files}  # fmt: skip
+    keys = [_without(_with_brought_values(main, folders, list(options.values())), NOT_KEYS)]
+    for group, path in options.items():
+        section = list(_section(path, folders)) if group != "experiment" else []
         if section:
             keys.append("\n".join([f"{group}:  # {group}={path.stem}", *section]))
-    words = (conf / "help.txt").read_text(encoding="utf-8")
-    listed = "\n".join(f"  {group}: {', '.join(_options(conf / group))}" for group in groups)
+    words = (own / "help.txt").read_text(encoding="utf-8")
+    listed = "\n".join(f"  {group}: {', '.join(files)}" for group, files in groups.items())
     return words.replace("$GROUPS", listed).replace("$KEYS", _indented("\n\n".join(keys)))
 
 
-def _with_brought_values(main: str, conf: Path, options: Sequence[Path]) -> str:
+def _groups(folders: Sequence[Path]) -> list[str]:
+    """Folders of options, one for each choice; those of packages from outside included."""
+    within = [path for folder in folders for path in folder.iterdir() if any(path.glob("*.yaml"))]
+    return sorted({path.name for path in within} - {"hydra"})
+
+
+def _with_brought_values(main: str, folders: Sequence[Path], options: Sequence[Path]) -> str:
     """The text of ``config.yaml`` with the values that a chosen option brings for the whole run.
 
     A dataset may bring how it is trained: ``- /experiment/training/<name>`` in its defaults.
     """
-    parts = [part for path in options if path.is_file() for part in [*_built_on(path), path]]
-    for part in parts:
-        brought = re.findall(r"^  - /(experiment/\S+)", part.read_text("utf-8"), re.MULTILINE)
-        for name in brought:
-            text = (conf / f"{name}.yaml").read_text("utf-8")
+    for part in [part for path in options for part in [*_built_on(path, folders), path]]:
+        brought = re.findall(r"^  - /(experiment/\S+)/(\S+)", part.read_text("utf-8"), re.MULTILINE)
+        for group, name in brought:
+            text = option_files(group, folders)[name].read_text("utf-8")
             for key, value in re.findall(r"^  (\w+): (.*)$", text, re.MULTILINE):
                 main = re.sub(rf"(?m)^(  {key}: )\S+", rf"\g<1>{value}", main)
     return main
 
 
-def _options(folder: Path) -> list[str]:
-    return sorted(path.stem for path in folder.glob("*.yaml"))
-
-
-def _section(group: str, path: Path) -> Iterator[str]:
+def _section(path: Path, folders: Sequence[Path]) -> Iterator[str]:
     """One group's keys as in ``config.yaml``: those of its option, after those it builds on."""
-    parts = [part.read_text(encoding="utf-8") for part in [*_built_on(path), path]]
+    parts = [part.read_text(encoding="utf-8") for part in [*_built_on(path, folders), path]]
     for number, part in enumerate(parts):
         later = re.findall(r"^(\w+):", "\n".join(parts[number + 1 :]), re.MULTILINE)
         keys = _without(part, ["defaults", *later])
@@ -66,10 +70,12 @@ def _section(group: str, path: Path) -> Iterator[str]:
             yield _indented(keys)
 
 
-def _built_on(path: Path) -> list[Path]:
+def _built_on(path: Path, folders: Sequence[Path]) -> list[Path]:
+    """Options of the same group that an option's defaults name, in order, and theirs before."""
     names = re.findall(r"^  - (\w+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
-    found = [path.with_name(f"{name}.yaml") for name in names if name != "_self_"]
-    return [part for other in found for part in [*_built_on(other), other]]
+    files = option_files(path.parent.name, folders)
+    bases = [files[name] for name in names if name in files]
+    return [part for base in bases for part in [*_built_on(base, folders), base]]
 
 
 def _without(text: str, sections: Sequence[str]) -> str:

@@ -35,6 +35,7 @@ def carry_out(config: RunConfig) -> Any:
     """Seed, build, hand over. Returns what the task returns."""
     import lightning as L  # seconds, and not needed for --help
 
+    from vaelab.training.polite_threads import PoliteThreads
     from vaelab.training.settings import check_seed
 
     _quieten_lightning()
@@ -43,7 +44,9 @@ def carry_out(config: RunConfig) -> Any:
         check_seed(seed)
         L.seed_everything(seed, workers=True, verbose=False)
     task, run = config.build()
-    with _keyboard_interrupts():
+    if "hardware" in task.parts:
+        run.hardware.set_threads()
+    with _keyboard_interrupts(), PoliteThreads():
         result = task(run)
     if this_process().launcher != "vaelab":
         log.info("everything is in %s", run.folder)
@@ -74,7 +77,7 @@ def _keyboard_interrupts() -> Iterator[None]:
 
 
 def job(cfg: DictConfig) -> Any:
-    """One run, alone or of a sweep; errors are told in one sentence, unless ``debug=true``.
+    """One run, alone or of a sweep; errors are one sentence in the log, unless ``debug=true``.
 
     Returns:
         What the task returned. In a sweep always a number, which any Hydra sweeper can take for
@@ -88,10 +91,10 @@ def job(cfg: DictConfig) -> Any:
     attempt = Attempt.current()
     if attempt is not None and attempt.stopped():
         before = read_status(run_dir)
-        done = before is not None and before.state == "done"
-        attempt.record(
-            Outcome("skipped", before.value) if before and done else Outcome("not run", code=1)
-        )
+        if before is not None and before.state == "done":
+            attempt.record(Outcome("skipped", before.value))
+        else:
+            attempt.record(Outcome("not run", code=1))
         return float("nan")
     result: Any = None
     try:
@@ -99,7 +102,7 @@ def job(cfg: DictConfig) -> Any:
             attempt.record(Outcome("running"))
         result, outcome = _in_folder(cfg, run_dir, in_sweep=attempt is not None)
     except (Exception, Interrupted, KeyboardInterrupt) as error:
-        outcome = _told(error, run_dir, cfg)
+        outcome = _report(error, run_dir, cfg)
     if attempt is not None:
         attempt.record(outcome)
         in_this_process = SweepRecord.open is not None
@@ -117,15 +120,16 @@ def job(cfg: DictConfig) -> Any:
 
 
 def _in_folder(cfg: DictConfig, run_dir: Path, in_sweep: bool) -> tuple[Any, Outcome]:
-    """Run, with ``status.json`` and the folder's lock kept; skip what a sweep has done before."""
+    """Run; SIGTERM from here on leaves a run that can go on."""
     from vaelab.training.preemption import Preemption
 
     task_class(cfg.task)  # imports almost everything, before SIGTERM becomes an exception
     with Preemption():
-        return _own_or_visit(cfg, run_dir, in_sweep)
+        return _with_status(cfg, run_dir, in_sweep)
 
 
-def _own_or_visit(cfg: DictConfig, run_dir: Path, in_sweep: bool) -> tuple[Any, Outcome]:
+def _with_status(cfg: DictConfig, run_dir: Path, in_sweep: bool) -> tuple[Any, Outcome]:
+    """Run, with ``status.json`` and the folder's lock kept; skip what a sweep has done before."""
     if not owns(cfg, run_dir):
         return carry_out(RunConfig.of(cfg)), Outcome("done")
     with locked(run_dir):
@@ -150,13 +154,13 @@ def _status_kept(run_dir: Path, how: str) -> Iterator[None]:
         end(run_dir, "interrupted", error=how)
         raise
     except Exception as error:
-        with suppress(NoSpaceError):  # the first error is the one to tell
+        with suppress(NoSpaceError):  # the first error is the one to report
             end(run_dir, "failed", error=str(error) or type(error).__name__)
         raise
 
 
-def _told(error: BaseException, run_dir: Path, cfg: DictConfig) -> Outcome:
-    """Say in one sentence how a run ended that did not end well."""
+def _report(error: BaseException, run_dir: Path, cfg: DictConfig) -> Outcome:
+    """Log in one sentence why a run did not end well."""
     if isinstance(error, (Interrupted, KeyboardInterrupt)):
         # Without a config the run has not begun, and there is nothing to go on with.
         how = _how_to_go_on(cfg, run_dir) if RunFolder(run_dir).is_run else ""

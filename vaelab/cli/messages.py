@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 from hydra.errors import MissingConfigException, OverrideParseException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 
@@ -22,6 +23,8 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str:
         return _unknown_option(error)
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}; choose another folder with run_dir=<folder>"
     text, cause = str(error), error.__cause__
     if isinstance(cause, (ConfigKeyError, ConfigAttributeError)) and isinstance(
         cause.parent_node, DictConfig
@@ -75,11 +78,22 @@ def _unknown_key(text: str, cause: OmegaConfBaseException) -> str:
     argument = written[1] if written else full
     names = [str(name) for name in cause.parent_node if name != "hydra"]
     near = nearest(key, names)
+    if near is None and not section:
+        near = next((path for path in _paths(cause.parent_node) if path.endswith(f".{key}")), None)
     rest = argument.partition("=")[0].removeprefix(full)
     if near is not None:
         return f"{argument}: there is no key {full}; did you mean {section}{near}{rest}?"
     holder = section.rstrip(".") or "the config"
     return f"{argument}: there is no key {full}; {holder} has {', '.join(names)}"
+
+
+def _paths(node: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted keys of a config but Hydra's own."""
+    for key in node:
+        if key != "hydra":
+            yield f"{prefix}{key}"
+            if not OmegaConf.is_interpolation(node, key) and OmegaConf.is_dict(node[key]):
+                yield from _paths(node[key], f"{prefix}{key}.")
 
 
 def _offer(word: str, names: Sequence[str], prefix: str = "") -> str:

@@ -12,33 +12,41 @@ from vaelab.runs.folder import RunFolder
 from vaelab.runs.processes import Process, follow
 from vaelab.runs.ranks import RankOutcome, write_outcome
 
+log = logging.getLogger(__name__)
+
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 
 
 def train_as_rank(process: Process) -> int:
     """Train; the exit status.
 
-    Of processes that vaelab has started the first has a voice, in the console and in the run's
-    log; the others, and those that follow a rank 0 elsewhere, say how they ended in the folder.
+    Of processes that vaelab has started the first logs to the console and to the run's log, and
+    all say in the folder how they ended, to the process that waits for them. Those that torchrun or
+    srun has started say on the console why they failed.
     """
     vaelab_started = process.launcher == "vaelab"
     folder = RunFolder(Path(process.launch)) if vaelab_started else follow(process)
     if folder is None:
         return 0
     _speak(folder, aloud=vaelab_started and process.rank == 0)
+    outcome, code = _outcome(folder, process, aloud=not vaelab_started)
+    if vaelab_started:
+        write_outcome(folder, process.rank, outcome)
+    return code
+
+
+def _outcome(folder: RunFolder, process: Process, aloud: bool) -> tuple[RankOutcome, int]:
     try:
         value = _train(folder)
     except (Interrupted, KeyboardInterrupt):
-        write_outcome(folder, process.rank, RankOutcome("interrupted", time=time.time()))
-        return EXIT_INTERRUPTED
+        return RankOutcome("interrupted", time=time.time()), EXIT_INTERRUPTED
     except Exception as error:
         text = str(error) or type(error).__name__
-        if not isinstance(error, UserError):
-            logging.getLogger(__name__).exception("process %d", process.rank)
-        write_outcome(folder, process.rank, RankOutcome("failed", error=text, time=time.time()))
-        return 1
-    write_outcome(folder, process.rank, RankOutcome("done", value, time=time.time()))
-    return 0
+        unexpected = None if isinstance(error, UserError) else error
+        if aloud or unexpected:
+            log.error("process %d: %s", process.rank, text, exc_info=unexpected)
+        return RankOutcome("failed", error=text, time=time.time()), 1
+    return RankOutcome("done", value, time=time.time()), 0
 
 
 def _train(folder: RunFolder) -> float:

@@ -171,11 +171,11 @@ def _refuse_another(saved: Any, resolved: DictConfig) -> None:
         assert isinstance(values, dict)
         return deciding(rerooted(values, str(values["run_dir"]), "<run>"))
 
-    found = differences(portable(saved), portable(resolved))
-    if found:
+    changed = differences(portable(saved), portable(resolved))
+    if changed:
         raise Refused(
-            f"{resolved.run_dir}: holds a run of another config: {found}. Put the config back, or "
-            "delete the folder to run the job anew"
+            f"{resolved.run_dir}: holds a run of another config: {changed}. Put the config back, "
+            "or delete the folder to run the job anew"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ class NewFolder(Callback):
         assert isinstance(raw, dict)
         if raw["hydra"]["run"]["dir"] == "${run_dir}" and "${now:" in raw["run_dir"]:
             HydraConfig.instance().set_config(config)  # the name refers to Hydra's own
-            config.run_dir = str(new_folder(Path(config.run_dir)))
+            with suppress(OSError):  # Hydra meets it again, and ends with it
+                config.run_dir = str(new_folder(Path(config.run_dir)))
 
 
 def new_folder(wanted: Path) -> Path:

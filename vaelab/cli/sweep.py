@@ -168,10 +168,10 @@ def _sweep_folder(config: DictConfig, base: dict[str, Any]) -> Path:
         folder = chosen
     saved = folder / SWEEP
     if saved.is_file():
-        found = differences(_load(saved), base)
-        if found:
+        changed = differences(_load(saved), base)
+        if changed:
             raise UserError(
-                f"hydra.sweep.dir={folder}: holds a sweep of another config: {found}. Put the "
+                f"hydra.sweep.dir={folder}: holds a sweep of another config: {changed}. Put the "
                 "config back, or choose another folder"
             )
         log.info("going on with the sweep in %s", folder)
@@ -205,8 +205,8 @@ def _name_sibling(folder: Path, base: dict[str, Any]) -> None:
     ]
     if siblings:
         latest = max(siblings, key=lambda path: path.stat().st_mtime)
-        found = differences(_load(latest), base)
-        log.info("it is not the one in %s; what has changed: %s", latest.parent, found)
+        changed = differences(_load(latest), base)
+        log.info("it is not the one in %s; what has changed: %s", latest.parent, changed)
 
 
 def close_sweep() -> int:

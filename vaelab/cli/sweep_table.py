@@ -84,8 +84,8 @@ class Attempt:
 
     def read(self) -> list[dict[str, Any]]:
         """What has been recorded so far, in the order of the jobs."""
-        found = [json.loads(path.read_text("utf-8")) for path in self.outcomes.glob("*.json")]
-        return sorted(found, key=lambda content: int(content["job"]))
+        outcomes = [json.loads(path.read_text("utf-8")) for path in self.outcomes.glob("*.json")]
+        return sorted(outcomes, key=lambda content: int(content["job"]))
 
     def stop(self) -> None:
         """Let no further job begin: the user has stopped the sweep, not a cluster one job of it."""

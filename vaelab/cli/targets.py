@@ -61,12 +61,12 @@ def _check(target: Any, path: str) -> None:
         )
     # vaelab.atomic.os.system starts well, but is not defined there.
     try:
-        found: Any = get_object(target)
+        named: Any = get_object(target)
     except ImportError as error:
         raise UserError(f"{where}: {error}") from None
-    home = f"{getattr(found, '__module__', None)}."
+    home = f"{getattr(named, '__module__', None)}."
     if not home.startswith(allowed):
-        raise UserError(f"{where}: is {home}{getattr(found, '__name__', '')} in truth; {cure}")
+        raise UserError(f"{where}: is {home}{getattr(named, '__name__', '')} in truth; {cure}")
 
 
 def type_hints(target: str) -> dict[str, Any]:
@@ -75,8 +75,8 @@ def type_hints(target: str) -> dict[str, Any]:
     Annotations that cannot be evaluated, such as names that are imported for a type checker alone,
     are left out.
     """
-    found: Any = get_object(target)
-    function = found.__init__ if isinstance(found, type) else found  # type: ignore[misc]
+    named: Any = get_object(target)
+    function = named.__init__ if isinstance(named, type) else named  # type: ignore[misc]
     try:
         return get_type_hints(function, include_extras=True)
     except (NameError, TypeError):
@@ -93,7 +93,7 @@ def _evaluated(function: Any) -> Iterator[tuple[str, Any]]:
 
 def parameters(target: str) -> list[str] | None:
     """Names of the arguments of what a ``_target_`` names; None where it takes any."""
-    found = inspect.signature(get_object(target)).parameters.values()
-    if any(each.kind is inspect.Parameter.VAR_KEYWORD for each in found):
+    arguments = inspect.signature(get_object(target)).parameters.values()
+    if any(argument.kind is inspect.Parameter.VAR_KEYWORD for argument in arguments):
         return None
-    return [each.name for each in found]
+    return [argument.name for argument in arguments]

@@ -135,7 +135,7 @@ def _refuse_list(key: str, value: str) -> None:
     if not _exists(value) and all(map(_exists, parts)):
         raise UserError(
             f"{key}={value}: one path, commas and all, and there is none such; to sweep over "
-            f"several, write '{key}=choice({','.join(map(quoted, parts))})'"
+            f'several, write "{key}=choice({",".join(map(quoted, parts))})"'
         )
 
 

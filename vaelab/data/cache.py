@@ -31,7 +31,7 @@ FORMAT = 2
 
 version = cache(metadata.version)  # which reads a file each time
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+CACHE_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CURES = (
     "another disk with dataset.cache_dir=<folder>, half the space with "
     "dataset.cache_dtype=float16, or a share of the samples with dataset.cache_rate=<0 to 1>"
@@ -142,8 +142,10 @@ def check_cache(cache_rate: float, cache_dtype: str) -> None:
     """Raise ``UserError`` for a share or a type that cannot be."""
     if not 0 <= cache_rate <= 1:
         raise UserError(f"dataset.cache_rate={cache_rate}: a share from 0 to 1; try 1.0")
-    if cache_dtype not in DTYPES:
-        raise UserError(f"dataset.cache_dtype={cache_dtype}: must be one of {', '.join(DTYPES)}")
+    if cache_dtype not in CACHE_DTYPES:
+        raise UserError(
+            f"dataset.cache_dtype={cache_dtype}: must be one of {', '.join(CACHE_DTYPES)}"
+        )
 
 
 def cached_dataset(
@@ -164,7 +166,7 @@ def cached_dataset(
         settings: everything that the deterministic transforms depend on.
         cache_dir: folder of the entries; may be shared by runs.
         cache_rate: share of the records to cache, in [0, 1].
-        cache_dtype: that float32 tensors have on disk, a key of ``DTYPES``.
+        cache_dtype: that float32 tensors have on disk, a key of ``CACHE_DTYPES``.
         values: how many of those a sample has, to tell the size of the cache in advance.
         labels: how many bytes it has besides.
     """
@@ -173,7 +175,7 @@ def cached_dataset(
     parts: list[TorchDataset[Any]] = []
     if count:
         key = CacheKey({**settings, "cache_dtype": cache_dtype}, FileDigests(cache_dir))
-        dtype = DTYPES[cache_dtype]
+        dtype = CACHE_DTYPES[cache_dtype]
         size = values * dtype.itemsize + labels
         parts.append(WholeEntries(records[:count], transform, cache_dir, key, dtype, size))
     if count < len(records):

@@ -2,6 +2,11 @@
 
 The file's header holds a checksum (XXH3, 128 bit) of everything else in it, because a disk that
 was full or lost power can leave zeros or cut a file short, and no loader would notice zeros.
+
+safetensors' own functions with a checksum of the tensors, which they map into memory, take as long
+to write; to read and batch 4×128³ float32 with seg they take 43 ms, where this takes 37, and 79 ms
+instead of 64 from the disk (medians, one core, 2026-11-25). What a failing disk cuts off under a
+mapping kills the process; here it is an error.
 """
 
 from __future__ import annotations

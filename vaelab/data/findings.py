@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from vaelab.data.index import Record, printable
+from vaelab.data.index import Record
+from vaelab.text import printable
 
 Severity = Literal["error", "warning"]
 

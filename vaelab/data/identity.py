@@ -14,6 +14,7 @@ import os
 import time
 import uuid
 import zlib
+from functools import lru_cache
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -46,15 +47,10 @@ class FileDigests:
         known = self._known.get(_key(path, state))
         if known is not None:
             return known
-        digest = hashlib.sha256()
-        with open(path, "rb") as file:
-            # Of the file that was opened; another may have taken its place since.
-            state = os.fstat(file.fileno())
-            while chunk := file.read(2**20):
-                digest.update(chunk)
+        digest, state = _sha256(path)
         if time.time() - max(state.st_mtime, state.st_ctime) > SETTLED:
-            self._remember(_key(path, state), digest.hexdigest())
-        return digest.hexdigest()
+            self._remember(_key(path, state), digest)
+        return digest
 
     def _remember(self, key: str, digest: str) -> None:
         self._known[key] = digest
@@ -74,6 +70,34 @@ class FileDigests:
                 self._known[key] = digest
 
 
+def state_of(path: str | Path) -> str:
+    """Size, times and inode of a file: another string once it has been touched or replaced."""
+    return _state(os.stat(path))
+
+
+def digest_of(path: str | Path) -> str:
+    """SHA-256 of a file's bytes; of a file that is untouched not computed again by this process."""
+    return _remembered(os.path.abspath(path), state_of(path))
+
+
+@lru_cache(maxsize=8)
+def _remembered(path: str, state: str) -> str:
+    return _sha256(path)[0]
+
+
+def _sha256(path: str | Path) -> tuple[str, os.stat_result]:
+    """Digest of a file, and the state of the one that was read: another may take its place."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        state = os.fstat(file.fileno())
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest(), state
+
+
 def _key(path: str | Path, state: os.stat_result) -> str:
-    where = os.path.abspath(path)
-    return f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino} {where}"
+    return f"{_state(state)} {os.path.abspath(path)}"
+
+
+def _state(state: os.stat_result) -> str:
+    return f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"

@@ -15,6 +15,7 @@ from typing import Any
 
 from vaelab.atomic import replacing
 from vaelab.errors import UserError
+from vaelab.text import printable
 
 # Names of files may hold bytes that are not UTF-8; they come back as they were.
 ENCODING: Any = {"encoding": "utf-8", "errors": "surrogateescape"}
@@ -125,18 +126,6 @@ def read_split(splits_dir: str | Path, name: str, records: Sequence[Record]) -> 
 def enumerate_names(names: Sequence[object]) -> str:
     """All names, one a line and indented: an error lists every offender, not the first."""
     return "".join(f"\n  - {printable(name)}" for name in names)
-
-
-def printable(name: object) -> str:
-    """A name on one line that any console and log can show: other characters as escapes.
-
-    A line break in a file's name would fake a line of its own, and bytes that are not UTF-8
-    cannot be written to a log.
-    """
-    whole = str(name).encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(
-        character if character.isprintable() else ascii(character)[1:-1] for character in whole
-    )
 
 
 def walk_files(folder: str | Path) -> Iterator[tuple[Path, list[str]]]:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from vaelab.report.canvas import printable
-from vaelab.report.comparison_html import Winner
+from vaelab.errors import UserError
+from vaelab.evaluation.results import Evaluation
+from vaelab.metrics.detection import Detection
+from vaelab.report.comparison_page import Winner
 from vaelab.runs.differences import config_differences, data_differences, short_names
+from vaelab.runs.folder import RunFolder
 from vaelab.runs.reading import TrainingRun, names_of
+from vaelab.text import shortened
+
+log = logging.getLogger(__name__)
 
 NAN = float("nan")
 
@@ -54,7 +61,7 @@ class Standing:
 
         samples = len(run.val_ids) or NAN
         recon, kl = at_best("val/recon") / samples, at_best("val/kl") / samples
-        detection = run.metrics.get("detection", {})
+        detection = _detection(run)
         return Standing(
             name=name,
             state=run.state,
@@ -69,8 +76,8 @@ class Standing:
             recon_per_voxel=at_best("val/recon_per_voxel"),
             kl=kl,
             active_units=at_best("val/active_units"),
-            auroc=detection.get("auroc", NAN),
-            average_precision=detection.get("average_precision", NAN),
+            auroc=detection.auroc if detection else NAN,
+            average_precision=detection.average_precision if detection else NAN,
         )
 
 
@@ -223,9 +230,19 @@ class Comparison:
         return criterion.best(finite) if finite else None
 
 
+def _detection(run: TrainingRun) -> Detection | None:
+    """On the balanced split; None of a run that was not evaluated, or not on labelled images."""
+    path = RunFolder(run.path).metrics
+    try:
+        return Evaluation.read(path).detection if path.is_file() else None
+    except UserError as error:
+        log.warning("%s", error)
+        return None
+
+
 def _why_left_out(run: TrainingRun, standing: Standing) -> str:
     if run.state != "done":
-        return f"{run.state}: {printable(' '.join(run.error.split()), 300)}".rstrip(": ")
+        return f"{run.state}: {shortened(' '.join(run.error.split()), 300)}".rstrip(": ")
     if not run.history:
         return "logs/metrics.csv is missing, empty or damaged"
     if math.isnan(standing.best_epoch):

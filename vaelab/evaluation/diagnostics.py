@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from vaelab.anomaly.detector import Prediction
 from vaelab.metrics.decomposition import kl_decomposition
 from vaelab.metrics.likelihood import (
     VARIANCE,
@@ -27,7 +30,43 @@ POINTS = 2048
 """Draws of z behind an estimate, and samples at most in the mixture that q(z) is."""
 
 
-def latent_diagnostics(mu: Tensor, logvar: Tensor, seed: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class KLParts:
+    """The terms of the mean KL in nats; see ``vaelab.metrics.decomposition``."""
+
+    mutual_information: float
+    total_correlation: float
+    dimension_wise_kl: float
+    mutual_information_limit: float
+    """The logarithm of ``samples``, which mutual information cannot exceed."""
+    samples: int
+
+
+@dataclass(frozen=True)
+class AggregatePosterior:
+    """How far q(z) is from the prior; see ``vaelab.metrics.prior_match``."""
+
+    mean_norm_prior_sd: float
+    covariance_distance_prior_variance: float
+    mmd_squared: float
+
+
+@dataclass(frozen=True)
+class LogLikelihood:
+    """Lower bounds on log p(x) in nats, means over samples; see ``vaelab.metrics.likelihood``."""
+
+    importance_weighted_bound: float
+    elbo: float
+    gain: float
+    """Of the former over the latter."""
+    bound_per_dimension: float
+    importance_samples: int
+    dimensions: int
+    """Values of an image."""
+    likelihood_variance: float
+
+
+def latent_diagnostics(mu: Tensor, logvar: Tensor, seed: int) -> tuple[KLParts, AggregatePosterior]:
     """The KL decomposition and the distance of the aggregate posterior from the prior.
 
     Of more than ``POINTS`` samples an even choice is taken.
@@ -42,18 +81,14 @@ def latent_diagnostics(mu: Tensor, logvar: Tensor, seed: int) -> dict[str, Any]:
     draw = torch.Generator().manual_seed(seed)
     parts = kl_decomposition(mu, logvar, draw, draws=math.ceil(POINTS / len(mu)))
     prior = torch.randn(POINTS, mu.shape[1], generator=draw)
-    return {
-        "kl_decomposition_nats": {
-            **parts._asdict(),
-            "mutual_information_limit": math.log(len(mu)),
-            "samples": len(mu),
-        },
-        "aggregate_posterior": {
-            "mean_norm_prior_sd": mean_norm(mu),
-            "covariance_distance_prior_variance": covariance_distance(mu, logvar),
-            "mmd_squared": mmd_squared(sample_aggregate(mu, logvar, POINTS, draw), prior),
-        },
-    }
+    return (
+        KLParts(*parts, mutual_information_limit=math.log(len(mu)), samples=len(mu)),
+        AggregatePosterior(
+            mean_norm(mu),
+            covariance_distance(mu, logvar),
+            mmd_squared(sample_aggregate(mu, logvar, POINTS, draw), prior),
+        ),
+    )
 
 
 class ImportanceWeights:
@@ -76,11 +111,12 @@ class ImportanceWeights:
         self.dimensions = 0
         self.log_weights: list[Tensor] = []
 
-    @torch.inference_mode()
-    def add(self, x: Tensor, mu: Tensor, logvar: Tensor) -> None:
-        """Weigh the draws of a batch, all on the CPU: (B, C, ...), (B, z), (B, z)."""
+    @torch.no_grad()
+    def add(self, batch: Mapping[str, Any], prediction: Prediction) -> None:
+        """Weigh the draws of a batch."""
         if not self.samples:
             return
+        x, mu, logvar = batch["image"], prediction.output.mu, prediction.output.logvar
         self.dimensions = x[0].numel()
         columns = []
         for _ in range(self.samples):
@@ -92,42 +128,18 @@ class ImportanceWeights:
             columns.append(log_importance_weight(likelihood, z, mu, logvar))
         self.log_weights.append(torch.stack(columns, 1))
 
-    def metrics(self) -> dict[str, Any]:
-        """Means over samples in nats; nothing when switched off."""
+    def result(self) -> LogLikelihood | None:
+        """Means over samples; None when switched off."""
         if not self.samples:
-            return {}
+            return None
         weights = torch.cat(self.log_weights)  # (N, K)
         bound, elbo = float(importance_weighted_bound(weights).mean()), float(weights.mean())
-        return {
-            "log_likelihood_nats": {
-                "importance_weighted_bound": bound,
-                "elbo": elbo,
-                "gain": bound - elbo,
-                "bound_per_dimension": bound / self.dimensions,
-                "importance_samples": self.samples,
-                "dimensions": self.dimensions,
-                "likelihood_variance": VARIANCE,
-            }
-        }
-
-
-def latent_headline(latent: dict[str, Any]) -> list[str]:
-    """The latent space in a few words, for the log."""
-    parts = [f"active units {latent['active_units']}/{latent['units']}"]
-    if "kl_decomposition_nats" in latent:
-        found = latent["kl_decomposition_nats"]
-        parts.append(
-            f"KL {latent['kl_nats_per_sample']:.4g} nats = mutual information "
-            f"{found['mutual_information']:.3g} (at most {found['mutual_information_limit']:.3g}) "
-            f"+ total correlation {found['total_correlation']:.3g} "
-            f"+ dimension-wise {found['dimension_wise_kl']:.3g}"
+        return LogLikelihood(
+            importance_weighted_bound=bound,
+            elbo=elbo,
+            gain=bound - elbo,
+            bound_per_dimension=bound / self.dimensions,
+            importance_samples=self.samples,
+            dimensions=self.dimensions,
+            likelihood_variance=VARIANCE,
         )
-        gap = latent["aggregate_posterior"]
-        parts.append(f"MMD² to the prior {gap['mmd_squared']:.3g}")
-    if "log_likelihood_nats" in latent:
-        bound = latent["log_likelihood_nats"]
-        parts.append(
-            f"log-likelihood at least {bound['importance_weighted_bound']:.6g} nats "
-            f"(ELBO {bound['elbo']:.6g})"
-        )
-    return parts

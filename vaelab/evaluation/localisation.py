@@ -1,123 +1,147 @@
 """Localisation for ``task=evaluate``: do the heat maps light up where the lesions are?
 
-A threshold is chosen on images other than those it is judged on; both parts stream, so that a
-cohort of any size takes the memory of one batch and a histogram.
+A threshold is chosen on images other than those it is judged on, which come first: every map is
+seen once, and a cohort of any size takes the memory of one batch and two histograms.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
 
-from vaelab.anomaly.detector import AnomalyDetector
-from vaelab.assembly import Run
+from vaelab.anomaly.detector import Prediction
 from vaelab.data.index import Record, split_by_patient
-from vaelab.evaluation.judging import examine
-from vaelab.metrics.localisation import (
-    BestDice,
-    Bracketed,
-    LesionCount,
-    PixelHistogram,
-    count_lesions,
-)
+from vaelab.metrics.localisation import BestDice, LesionCount, PixelHistogram, count_lesions
 
 log = logging.getLogger(__name__)
 
-BINS = 4096  # of the histogram, from 0 to the largest value seen where the threshold is chosen
-MAX_SUBJECTS = (
-    50  # volumes to choose a threshold on, passed over twice: time, not memory, is the limit
-)
-
-Pixels = tuple[np.ndarray, np.ndarray]
-"""Heat maps of a batch, (B, ...), and its masks, lesion where non-zero, of the same shape."""
+MAX_RECORDS = 50
+"""Volumes to choose a threshold on."""
 
 
 @dataclass(frozen=True)
 class Localisation:
-    """How well heat maps show where lesions are; all but ``chosen`` on the judged images."""
+    """How well heat maps show where lesions are, on the judged images."""
 
-    average_precision: Bracketed
+    unit: str
+    """"pixel" or "voxel"."""
+    threshold_from: str
+    """In words, what the threshold was chosen on."""
+    threshold_images: int
+    judged_on: str
+    judged_images: int
+    map: str
+    """In words, what the maps show."""
+    average_precision: float
     """Over all pixels at once."""
+    average_precision_bracket: tuple[float, float]
+    """The exact number is no smaller and no larger."""
     lesion_share: float
     """Share of pixels that are lesion: the average precision of a blind map."""
     dice: float
-    """At ``chosen.threshold``, over all pixels at once."""
-    chosen: BestDice
-    """The threshold, and its Dice on the images that it was chosen on."""
+    """At ``threshold``, over all pixels at once."""
+    dice_where_chosen: float
+    """Too good for a result."""
+    threshold: float
     flagged_share: float
-    """Share of pixels flagged at ``chosen.threshold``. Near 1 the map is of no use: flagging all
-    has the best Dice of a blind map, and "finds" every lesion."""
-    lesions: LesionCount
-    """At ``chosen.threshold``; a lesion is found when one of its pixels is flagged."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As ``metrics.json`` has it."""
-        return {
-            "average_precision": self.average_precision.value,
-            "average_precision_bracket": [self.average_precision.low, self.average_precision.high],
-            "lesion_share": self.lesion_share,
-            "dice": self.dice,
-            "dice_where_chosen": self.chosen.dice,
-            "threshold": self.chosen.threshold,
-            "flagged_share": self.flagged_share,
-            "lesions": self.lesions.lesions,
-            "lesions_found": self.lesions.found,
-            "detection_rate": self.lesions.sensitivity,
-            "false_positives_per_image": self.lesions.false_positives_per_volume,
-        }
+    """Share of pixels flagged at ``threshold``. Near 1 the map is of no use: flagging all has the
+    best Dice of a blind map, and "finds" every lesion."""
+    lesions: int
+    lesions_found: int
+    """With at least one pixel flagged."""
+    detection_rate: float | None
+    false_positives_per_image: float | None
+    """Connected flagged components that touch no lesion."""
 
 
-def judge_maps(
-    choosing: Callable[[], Iterable[Pixels]], judged: Iterable[Pixels]
-) -> Localisation | None:
-    """Choose a threshold by Dice on one set of images and judge another set with it.
-
-    None when one of the two has no lesion pixel.
+class ChosenThreshold:
+    """The threshold with the best Dice on the images that it is chosen on.
 
     Args:
-        choosing: gives the images to choose on; called twice, for their range and for the Dice.
-        judged: the images to judge, passed over once.
-
-    Raises:
-        UserError: when a value is not finite.
+        part: these images.
     """
-    # What is not finite is left out here and refused, with a reason, by the histogram.
-    tops = (float(maps[np.isfinite(maps)].max(initial=0)) for maps, _ in choosing())
-    top = max(tops, default=0.0)
-    empty = PixelHistogram.empty(np.linspace(0, top or 1.0, BINS))
-    histogram = empty
-    for maps, masks in choosing():
-        histogram = histogram.add(maps, masks)
-    if not histogram.inside.any():
-        return None
-    chosen = histogram.best_dice_threshold()
-    histogram, lesions = empty, LesionCount()
-    for maps, masks in judged:
-        histogram = histogram.add(maps, masks)
+
+    def __init__(self, part: Part) -> None:
+        self.part = part
+        self._histogram = PixelHistogram()
+        self._best: BestDice | None = None
+
+    def add(self, batch: Mapping[str, Any], prediction: Prediction) -> None:
+        """Take note of a batch."""
+        assert self._best is None, "chosen already"
+        self._histogram = self._histogram.add(*_pixels(batch, prediction))
+
+    @property
+    def best(self) -> BestDice | None:
+        """Chosen now, from what was added; None without a lesion."""
+        if self._best is None and self._histogram.inside.total:
+            self._best = self._histogram.best_dice_threshold()
+        return self._best
+
+
+class LocalisedLesions:
+    """Judges maps with a threshold that was chosen on others.
+
+    Args:
+        part: the images to judge.
+        chosen: has seen all of its images before the first is judged.
+    """
+
+    def __init__(self, part: Part, chosen: ChosenThreshold) -> None:
+        self.part = part
+        self.chosen = chosen
+        self._histogram = PixelHistogram()
+        self._lesions = LesionCount()
+        self._dimensions = 0
+
+    def add(self, batch: Mapping[str, Any], prediction: Prediction) -> None:
+        """Take note of a batch."""
+        best = self.chosen.best
+        if best is None:
+            return
+        maps, masks = _pixels(batch, prediction)
+        self._dimensions = maps.ndim - 1
+        self._histogram = self._histogram.add(maps, masks)
         for heatmap, mask in zip(maps, masks, strict=True):
-            lesions += count_lesions(heatmap, mask, chosen.threshold)
-    lesion = int(histogram.inside.sum())
-    pixels = lesion + int(histogram.outside.sum())
-    if not lesion:
-        return None
-    # The threshold is an edge: all is flagged that lies in the bins from here on.
-    first = int(np.searchsorted(histogram.edges, chosen.threshold, side="right"))
-    true, false = (int(bins[first:].sum()) for bins in (histogram.inside, histogram.outside))
-    return Localisation(
-        average_precision=histogram.average_precision(),
-        lesion_share=lesion / pixels,
-        dice=2 * true / (lesion + true + false),  # 2 TP / (2 TP + FP + FN); exact at an edge
-        chosen=chosen,
-        flagged_share=(true + false) / pixels,
-        lesions=lesions,
-    )
+            self._lesions += count_lesions(heatmap, mask, best.threshold)
+
+    def result(self, map_name: str) -> Localisation | None:
+        """What is to be said; None, with a warning, where one of the two parts shows no lesion."""
+        best, choosing = self.chosen.best, self.chosen.part
+        if best is None or not self._histogram.inside.total:
+            log.warning(
+                "no localisation: no lesion in the %s or in the %s", choosing.name, self.part.name
+            )
+            return None
+        true, false = self._histogram.flagged(best.threshold)
+        lesion = self._histogram.inside.total
+        pixels = lesion + self._histogram.outside.total
+        precision = self._histogram.average_precision()
+        return Localisation(
+            unit="pixel" if self._dimensions == 2 else "voxel",
+            threshold_from=choosing.name,
+            threshold_images=len(choosing.places),
+            judged_on=self.part.name,
+            judged_images=len(self.part.places),
+            map=map_name,
+            average_precision=precision.value,
+            average_precision_bracket=(precision.low, precision.high),
+            lesion_share=self._histogram.lesion_share,
+            dice=2 * true / (lesion + true + false),  # 2 TP / (2 TP + FP + FN); exact at an edge
+            dice_where_chosen=best.dice,
+            threshold=best.threshold,
+            flagged_share=(true + false) / pixels,
+            lesions=self._lesions.lesions,
+            lesions_found=self._lesions.found,
+            detection_rate=self._lesions.sensitivity,
+            false_positives_per_image=self._lesions.false_positives_per_volume,
+        )
 
 
 class Part(NamedTuple):
@@ -134,8 +158,8 @@ def choose_parts(splits: Mapping[str, Sequence[Record]], seed: int) -> tuple[Par
     """What a threshold is chosen on, and what it is judged on; no patient is in both.
 
     Where only the test images have lesions, half of their patients each, sick and healthy ones
-    shared out alike. Else up to ``MAX_SUBJECTS`` training subjects, drawn by seed, and those that
-    reconstruction is judged on. The network knows the training subjects: their residuals, and
+    shared out alike. Else up to ``MAX_RECORDS`` training records, drawn by seed, and those that
+    reconstruction is judged on. The network knows the training records: their residuals, and
     with them the threshold, may be a little low.
 
     Args:
@@ -144,7 +168,7 @@ def choose_parts(splits: Mapping[str, Sequence[Record]], seed: int) -> tuple[Par
     """
     if "test_full" not in splits:
         count = len(splits["train"])
-        places = sorted(random.Random(seed).sample(range(count), min(count, MAX_SUBJECTS)))
+        places = sorted(random.Random(seed).sample(range(count), min(count, MAX_RECORDS)))
         judged = "test" if "test" in splits else "val"
         everything = list(range(len(splits[judged])))
         return Part("train", places, "train split"), Part(judged, everything, f"{judged} split")
@@ -168,47 +192,14 @@ def choose_parts(splits: Mapping[str, Sequence[Record]], seed: int) -> tuple[Par
     )
 
 
-def localise(run: Run, detector: AnomalyDetector, seed: int) -> dict[str, Any] | None:
-    """The section ``localisation`` of ``metrics.json``; None for data without masks.
-
-    None too, with a warning, where one of the two parts shows no lesion.
-
-    Args:
-        run: with its data set up.
-        detector: of the run.
-        seed: of ``choose_parts``.
-    """
-    choosing, judged = choose_parts(run.data.splits, seed)
-    sample: Mapping[str, Any] = run.data.dataset(judged.split)[0]
-    if _mask(sample) is None:
-        return None
-    found = judge_maps(lambda: _pixels(run, detector, choosing), _pixels(run, detector, judged))
-    if found is None:
-        log.warning("no localisation: no lesion in the %s or in the %s", choosing.name, judged.name)
-        return None
-    return {
-        "unit": "pixel" if sample["image"].dim() == 3 else "voxel",
-        "threshold_from": choosing.name,
-        "threshold_images": len(choosing.places),
-        "judged_on": judged.name,
-        "judged_images": len(judged.places),
-    } | found.to_json()
-
-
-def _pixels(run: Run, detector: AnomalyDetector, part: Part) -> Iterator[Pixels]:
-    data = run.data
-    loader: DataLoader[Any] = DataLoader(
-        Subset(data.dataset(part.split), part.places),
-        batch_size=data.batch_size,
-        num_workers=data.num_workers,
-    )
-    for batch, finding in examine(detector, loader):
-        mask = _mask(batch)
-        assert mask is not None
-        yield finding.heatmap.numpy(), mask[:, 0].numpy()
-
-
-def _mask(batch: Mapping[str, Any]) -> Tensor | None:
-    """Where lesions are, non-zero, of an X-ray or a volume; None where that is not known."""
+def mask_of(batch: Mapping[str, Any]) -> Tensor | None:
+    """Where lesions are, non-zero, of a sample or a batch; None where that is not known."""
     mask: Tensor | None = batch.get("mask", batch.get("seg"))
     return mask
+
+
+def _pixels(batch: Mapping[str, Any], prediction: Prediction) -> tuple[np.ndarray, np.ndarray]:
+    """Maps and masks of a batch, both (B, ...)."""
+    mask = mask_of(batch)
+    assert mask is not None
+    return prediction.heatmap.numpy(), mask[:, 0].numpy()

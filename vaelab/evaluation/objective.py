@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vaelab.anomaly.detector import Prediction
 from vaelab.assembly import Run
 from vaelab.objective.contract import Step, evaluate
 from vaelab.training.checkpoint import load_checkpoint, objective_path
@@ -17,7 +18,7 @@ OWN = ("recon", "kl")
 """Entries that ``metrics.json`` has already, in units of their own."""
 
 
-class ObjectiveSums:
+class ObjectiveEntries:
     """Entries of a run's objective, summed over samples.
 
     Args:
@@ -36,11 +37,12 @@ class ObjectiveSums:
             self.objective.eval().cpu()
 
     @torch.no_grad()
-    def add(self, batch: Mapping[str, Any], output: Any) -> None:
+    def add(self, batch: Mapping[str, Any], prediction: Prediction) -> None:
         """Add a batch and what the model says of it, both on the CPU."""
-        for name, value in evaluate(self.objective, batch, output, self.step).items():
+        entries = evaluate(self.objective, batch, prediction.output, self.step)
+        for name, value in entries.items():
             self.sums[name] += float(value)
 
-    def metrics(self) -> dict[str, float]:
+    def result(self) -> dict[str, float]:
         """The loss, and the entries beside recon and kl, which have names of their own."""
-        return {f"{name}_sum": value for name, value in self.sums.items() if name not in OWN}
+        return {name: value for name, value in self.sums.items() if name not in OWN}

@@ -6,41 +6,19 @@ import csv
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vaelab.atomic import replacing
-from vaelab.data.contract import DatasetContract
-from vaelab.latents.factors import NAMES, factors_of
 from vaelab.latents.table import Latents
-from vaelab.metrics.image import foreground
+from vaelab.metrics.factors import NAMES
 
 FACTORS_TABLE = "factors.csv"
 
 
-def sample_factors(sample: Mapping[str, Any], data: DatasetContract) -> dict[str, float]:
-    """The factors of a sample's ``seg`` by column; empty where there is none.
-
-    Millimetres are along the patient's axes, from the centre of what the network sees. The brain
-    is where the image is not background.
-
-    Args:
-        sample: ``image`` (C, D, H, W) and ``seg`` (1, D, H, W).
-        data: the dataset that it is of.
-    """
-    if "seg" not in sample:
-        return {}
-    affine = data.affine(sample["image"].shape[1:])
-    if affine is None:
-        return {}
-    brain = foreground(sample["image"][None])[0, 0].numpy()
-    return factors_of(sample["seg"][0].numpy(), affine, brain).columns()
-
-
 def is_factor(column: str) -> bool:
-    """Whether ``sample_factors`` has such a column."""
+    """Whether a segmentation gives such a column."""
     return column in NAMES or is_of_label(column)
 
 

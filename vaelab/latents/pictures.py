@@ -1,4 +1,4 @@
-"""Pictures of encoded subjects, coloured by what is known of them."""
+"""Pictures of latent means, coloured by covariates."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def choose_colors(color_by: Sequence[str] | None, known: Sequence[str]) -> list[
     """The columns to colour by.
 
     Raises:
-        UserError: for one that is not known.
+        UserError: when a column is not known.
     """
     if color_by is None:
         return [name for name in USUAL if name in known][:1]
@@ -90,7 +90,7 @@ def umap_of(mu: np.ndarray, seed: int = 0) -> Embedding:
         warnings.simplefilter("ignore")  # deprecations of what umap-learn itself calls
         from umap import UMAP  # ten seconds, which only this picture should cost
 
-        # A seed makes it single-threaded, which it warns of unless told so.
+        # A seed makes it single-threaded, which it warns of unless n_jobs is 1.
         reducer = UMAP(
             n_neighbors=min(NEIGHBOURS, len(mu) - 1), init="pca", random_state=seed, n_jobs=1
         )

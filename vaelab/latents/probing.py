@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch.nn.functional import avg_pool2d, avg_pool3d
 
-from vaelab.assembly import Run
 from vaelab.data.contract import SEGMENTED
+from vaelab.data.index import Record
+from vaelab.data.module import SplitDataModule
 from vaelab.latents.covariates import read_covariates
-from vaelab.latents.factor_table import as_columns, is_factor, sample_factors
-from vaelab.latents.reading import images_of, samples_of
-from vaelab.latents.subjects import Subject, own_subjects
-from vaelab.metrics.probes import (
-    Floats,
-    latent_features,
-    probe,
-    voxel_features,
-)
-from vaelab.models.vae import VAE
+from vaelab.latents.factor_table import as_columns, is_factor
+from vaelab.latents.reading import batches_of
+from vaelab.latents.sources import Source, own_sources
+from vaelab.metrics.probes import Floats, Probes, latent_features, probe, voxel_features
 
 FEWEST_PATIENTS = 10
 """Below, a fold would be judged on a single patient."""
@@ -30,79 +24,78 @@ VOXEL_BYTES = 2**30
 """All images together; larger ones are averaged over blocks of voxels until they fit."""
 
 
+class Encoded(Protocol):
+    """What the network and the sample itself say of a record."""
+
+    @property
+    def mu(self) -> np.ndarray:
+        """(z,)."""
+
+    @property
+    def covariates(self) -> Mapping[str, float]:
+        """Factors of the segmentation among them, where there is one."""
+
+
+Encode = Callable[[Sequence[Record]], Sequence[Encoded]]
+
+
 def probe_factors(
-    run: Run, model: VAE, factors: Sequence[str], num_resamples: int, seed: int
-) -> dict[str, Any]:
-    """R² of each factor from mu, from voxels and from volume, over all samples of the dataset.
+    data: SplitDataModule, encode: Encode, factors: Sequence[str], num_resamples: int, seed: int
+) -> Probes | None:
+    """R² of each factor from mu, from voxels and from volume, over all records of the dataset.
 
     A factor is a column of the dataset's table, else one of the segmentation. Volumes in mm³ are
-    probed by their logarithm, log(1 + V). A factor is judged on the samples that have it, and left
+    probed by their logarithm, log(1 + V). A factor is judged on the records that have it, and left
     out where it is the same for all or known of fewer than ``FEWEST_PATIENTS`` patients.
 
     Returns:
-        Empty where no factor can be probed.
+        None where no factor can be probed.
     """
-    table = read_covariates(None, run.data).numbers if factors else {}
-    of_seg = run.data.spacing is not None and any(map(is_factor, factors))
+    table = read_covariates(None, data).numbers if factors else {}
+    of_seg = data.spacing is not None and any(map(is_factor, factors))
     if not of_seg and not set(factors) & set(table):
-        return {}
-    members = own_subjects(run.data).members
-    patients = np.array([one.patient for one in members])
+        return None
+    members = own_sources(data).members
+    patients = [source.patient for source in members]
     if len(set(patients)) < FEWEST_PATIENTS:
-        return {}
-    seen = _see(run, model, members)
-    columns = dict(seen.factors)
+        return None
+    encoded = encode([dict(source.record) for source in members])
+    columns = as_columns([record.covariates for record in encoded])
     for name, known in table.items():
-        columns[name] = np.array([known.get(one.id, np.nan) for one in members])
+        columns[name] = np.array([known.get(source.id, np.nan) for source in members])
     targets = {
         name: target
         for name in factors
         if name in columns and _can_be_probed(target := _target(columns[name], name), patients)
     }
     if not targets:
-        return {}
-    found = probe(
+        return None
+    mu = np.stack([record.mu for record in encoded]).astype(np.float64)
+    gram, block = _gram(data, members)
+    r2 = probe(
         targets,
-        latent_features(seen.mu),
-        voxel_features(seen.gram, seen.mu.shape[1]),
+        latent_features(mu),
+        voxel_features(gram, mu.shape[1]),
         None if SEGMENTED not in columns else _target(columns[SEGMENTED], SEGMENTED),
         [name for name in targets if _is_volume(name)],
-        list(patients),
+        patients,
         num_resamples,
         seed,
     )
-    return {
-        "r2": {name: asdict(one) for name, one in found.items()},
-        "subjects": len(members),
-        "patients": len(set(patients)),
-        "latent_units": seen.mu.shape[1],
-        "voxel_components_at_most": min(seen.mu.shape[1], len(members) - 1),
-        "voxel_block": seen.block,
-    }
+    return Probes(
+        r2=r2,
+        subjects=len(members),
+        patients=len(set(patients)),
+        latent_units=mu.shape[1],
+        voxel_components_at_most=min(mu.shape[1], len(members) - 1),
+        voxel_block=block,
+    )
 
 
-class _Seen(NamedTuple):
-    """What probes need of all samples."""
-
-    mu: Floats
-    """(N, z)."""
-    gram: Floats
-    """Inner products of images, (N, N)."""
-    block: int
-    """Side of the blocks of voxels that were averaged, 1 for none."""
-    factors: dict[str, Floats]
-    """Of segmentations, column → (N,), NaN where unknown."""
-
-
-@torch.inference_mode()
-def _see(run: Run, model: VAE, members: Sequence[Subject]) -> _Seen:
-    """One pass over all samples."""
-    mus, images, known, block = [], [], [], 0
-    bar = run.logging.progress_bar
-    for samples in samples_of(run.data, members, bar, "encoding for probes"):
-        x = images_of(samples)
-        mus.append(model.encode(x.to(run.hardware.device))[0].float().cpu())
-        known += [sample_factors(sample, run.data) for sample in samples]
+def _gram(data: SplitDataModule, members: Sequence[Source]) -> tuple[np.ndarray, int]:
+    """Inner products of images (N, N), and the side of the blocks that they are averaged over."""
+    images, block = [], 0
+    for x in batches_of(data, members, data.progress_bar, "reading voxels for probes"):
         if not block:
             block = 1
             while len(members) * x[0].numel() * 4 / block ** (x.dim() - 2) > VOXEL_BYTES:
@@ -112,12 +105,7 @@ def _see(run: Run, model: VAE, members: Sequence[Subject]) -> _Seen:
     flat = torch.cat(images)
     # Their mean goes first, or the products would be large and nearly equal.
     flat = flat - flat.mean(0)
-    return _Seen(
-        torch.cat(mus).double().numpy(),
-        (flat @ flat.T).double().numpy(),
-        block,
-        as_columns(known),
-    )
+    return (flat @ flat.T).double().numpy(), block
 
 
 def _target(values: Floats, name: str) -> Floats:
@@ -128,25 +116,25 @@ def _is_volume(name: str) -> bool:
     return name.endswith(("_mm3", "_log"))
 
 
-def _can_be_probed(target: Floats, patients: np.ndarray) -> bool:
+def _can_be_probed(target: Floats, patients: Sequence[str]) -> bool:
     known = np.isfinite(target)
-    return len(set(patients[known])) >= FEWEST_PATIENTS and bool(np.ptp(target[known]) > 0)
+    of_patients = len(set(np.asarray(patients)[known]))
+    return of_patients >= FEWEST_PATIENTS and bool(np.ptp(target[known]) > 0)
 
 
-def probe_headline(probes: Mapping[str, Any]) -> list[str]:
+def probe_headline(probes: Probes) -> list[str]:
     """R² of each factor, for the log; and what was done to the voxels, where it was something."""
-    block = probes["voxel_block"]
+    block = probes.voxel_block
     voxels = f"voxels (averaged over blocks of {block})" if block > 1 else "voxels"
     lines = []
-    for name, found in probes["r2"].items():
-        mu, low, high = (found["latents"][key] for key in ("value", "low", "high"))
+    for name, found in probes.r2.items():
+        mu = found.latents
         parts = [
-            f"{name} from mu R² {mu:.2f} ({low:.2f} to {high:.2f}), nonlinear "
-            f"{found['latents_nonlinear']['value']:.2f}",
-            f"from {voxels} {found['voxels']['value']:.2f}, nonlinear "
-            f"{found['voxels_nonlinear']['value']:.2f}",
+            f"{name} from mu R² {mu.value:.2f} ({mu.low:.2f} to {mu.high:.2f}), nonlinear "
+            f"{found.latents_nonlinear.value:.2f}",
+            f"from {voxels} {found.voxels.value:.2f}, nonlinear {found.voxels_nonlinear.value:.2f}",
         ]
-        if found["volume"] is not None:
-            parts.append(f"from volume {found['volume']['value']:.2f}")
+        if found.volume is not None:
+            parts.append(f"from volume {found.volume.value:.2f}")
         lines.append(", ".join(parts))
     return lines

@@ -1,8 +1,8 @@
-"""Subjects as batches, in their order."""
+"""Images of sources as batches, in their order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,13 +13,13 @@ from tqdm import tqdm
 from vaelab.data.index import enumerate_names
 from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
-from vaelab.latents.subjects import Subject, Unreadable, own_subjects
+from vaelab.latents.sources import Source, Unreadable, own_sources
 
 
-def samples_of(
-    data: SplitDataModule, members: Sequence[Subject], progress_bar: bool, desc: str
-) -> Iterator[list[Mapping[str, Any]]]:
-    """Samples of subjects in their order, without random transforms, a batch at a time.
+def batches_of(
+    data: SplitDataModule, members: Sequence[Source], progress_bar: bool, desc: str
+) -> Iterator[Tensor]:
+    """Images of subjects in their order, without random transforms, (B, C, ...).
 
     Raises:
         UserError: listing the subjects that cannot be read.
@@ -27,7 +27,7 @@ def samples_of(
     size = data.batch_size
     batches = [range(i, min(i + size, len(members))) for i in range(0, len(members), size)]
     loader: DataLoader[Any] = DataLoader(
-        own_subjects(data).load(members),
+        own_sources(data).load(members),
         batch_sampler=[list(batch) for batch in batches],
         num_workers=data.num_workers,
         collate_fn=list,
@@ -43,9 +43,4 @@ def samples_of(
         if bad:
             raise UserError(f"{len(bad)} subjects could not be read:{enumerate_names(bad)}")
         seen += len(batch)
-        yield batch
-
-
-def images_of(samples: Sequence[Mapping[str, Any]]) -> Tensor:
-    """Their images, (B, C, ...)."""
-    return torch.stack([torch.as_tensor(sample["image"]) for sample in samples])
+        yield torch.stack([torch.as_tensor(sample["image"]) for sample in batch])

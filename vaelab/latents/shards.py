@@ -16,13 +16,14 @@ from safetensors.numpy import save
 
 from vaelab.atomic import replacing
 from vaelab.data.contract import SEGMENTED
+from vaelab.data.identity import state_of
 from vaelab.data.index import enumerate_names
 from vaelab.errors import UserError
 from vaelab.latents.covariates import Covariates, joined
 from vaelab.latents.factor_table import FACTORS_TABLE, absent, write_factors
-from vaelab.latents.factors import NAMES
-from vaelab.latents.subjects import Subject
+from vaelab.latents.sources import Source
 from vaelab.latents.table import ABOUT, ARRAYS, TABLE, TEXTS, Latents, read_latents, to_arrow
+from vaelab.metrics.factors import NAMES
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,7 @@ class Shard(NamedTuple):
     """Samples that are encoded together, and where their rows are kept."""
 
     path: Path
-    members: list[Subject]
+    members: list[Source]
 
 
 class Work(NamedTuple):
@@ -44,7 +45,7 @@ class Work(NamedTuple):
     settings: Mapping[str, Any]
     folder: Path
 
-    def plan(self, members: Sequence[Subject], size: int) -> list[Shard]:
+    def plan(self, members: Sequence[Source], size: int) -> list[Shard]:
         """Cut into shards, each named by everything that its rows depend on."""
         settings = [self.about, dict(self.settings), NAMES]
         shared = json.dumps(settings, sort_keys=True, default=str)
@@ -60,11 +61,10 @@ class Work(NamedTuple):
         return shards
 
 
-def _files(subject: Subject) -> list[tuple[str, int, int]]:
-    """Name, size and time of change of the files behind a subject: to read them would take long."""
-    paths = [Path(value) for value in subject.source.values() if isinstance(value, str)]
-    stats = [(path.name, path.stat()) for path in paths if path.is_file()]
-    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+def _files(subject: Source) -> list[tuple[str, str]]:
+    """Name and state of the files behind a subject: to read them would take long."""
+    paths = [Path(value) for value in subject.record.values() if isinstance(value, str)]
+    return [(path.name, state_of(path)) for path in paths if path.is_file()]
 
 
 def is_whole(path: Path) -> bool:

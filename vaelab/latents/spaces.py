@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vaelab.assembly import Run
-from vaelab.latents.reading import images_of, samples_of
-from vaelab.latents.subjects import Subject
+from vaelab.latents.reading import batches_of
+from vaelab.latents.sources import Source
 from vaelab.metrics.latent import is_active
 from vaelab.models.vae import VAE
 from vaelab.objective.elbo import kl_divergence
@@ -52,7 +52,7 @@ def encode(
     run: Run,
     name: str,
     folder: Path,
-    scans: Sequence[Subject],
+    scans: Sequence[Source],
     rescan: Repeat,
     repeats: int,
     seed: int,
@@ -79,7 +79,7 @@ def encode(
     values = 0
     bar = run.logging.progress_bar
     spacing = run.data.spacing
-    for x in map(images_of, samples_of(run.data, scans, bar, f"encoding {name}")):
+    for x in batches_of(run.data, scans, bar, f"encoding {name}"):
         output = model(x.to(device))
         x_hat, mu, logvar = (part.float().cpu() for part in output[:3])
         again = [rescan(x, draw, spacing).to(device) for _ in range(repeats - 1)]
@@ -101,7 +101,7 @@ def encode(
     )
 
 
-def first_scans(scans: Sequence[Subject]) -> list[int]:
+def first_scans(scans: Sequence[Source]) -> list[int]:
     """Place of each patient's first time point among the scans."""
     first: dict[str, int] = {}
     for place, scan in enumerate(scans):

@@ -1,1 +1,1 @@
-"""Numbers to judge by; arrays and tensors in, floats out."""
+"""Metrics: arrays and tensors in, floats out."""

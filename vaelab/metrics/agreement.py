@@ -5,7 +5,7 @@ its sign. Every measure here is blind to a rotation, a reflection, a shift and a
 gives 1 for spaces that differ by these alone, and about 0 for independent ones.
 
 Args of all:
-    a, b: positions of the same N subjects in two spaces, one row each, (N, z) and (N, z').
+    a, b: positions of the same N subjects in two spaces, a row per subject, (N, z) and (N, z').
     weights: how often each subject counts, (R, N); see ``vaelab.metrics.bootstrap``.
 
 All return NaN where a space has collapsed to one point, which has no arrangement.
@@ -73,11 +73,11 @@ def aligned_r2(a: Floats, b: Floats, weights: Floats, seed: int, repeats: int = 
                 errors[way, score] += ((target - scale * source @ turn) ** 2).sum(1)
                 totals[way, score] += (target**2).sum(1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        each = [
+        both_ways = [
             1 - over_scans(errors[way], weights) / over_scans(totals[way], weights)
             for way in (0, 1)
         ]
-    result: Floats = np.mean(each, axis=0)
+    result: Floats = np.mean(both_ways, axis=0)
     return result
 
 
@@ -85,14 +85,15 @@ def linear_cka(a: Floats, b: Floats, weights: Floats) -> Floats:
     """Debiased linear centred kernel alignment, (R,).
 
     Kornblith et al. 2019 (arXiv:1905.00414), equation 4, with the unbiased HSIC of Song et al. 2012
-    (JMLR 13), equation 5: the plain one grows towards 1 with units per subject. Needs 4 subjects.
+    (JMLR 13), equation 5: the biased estimate grows towards 1 with units per subject.
+    Needs 4 subjects.
     """
     if _is_point(a) or _is_point(b):
         return np.full(len(weights), np.nan)
-    one, other = _u_centred(a @ a.T), _u_centred(b @ b.T)
+    gram_a, gram_b = _u_centred(a @ a.T), _u_centred(b @ b.T)
     with np.errstate(invalid="ignore", divide="ignore"):
-        result: Floats = over_pairs(one * other, weights) / np.sqrt(
-            over_pairs(one * one, weights) * over_pairs(other * other, weights)
+        result: Floats = over_pairs(gram_a * gram_b, weights) / np.sqrt(
+            over_pairs(gram_a * gram_a, weights) * over_pairs(gram_b * gram_b, weights)
         )
     return result
 
@@ -104,16 +105,16 @@ def distance_rank_correlation(a: Floats, b: Floats, weights: Floats) -> Floats:
     """
     if _is_point(a) or _is_point(b):
         return np.full(len(weights), np.nan)
-    one, other = _distance_ranks(a), _distance_ranks(b)
-    pairs = over_pairs(np.ones_like(one), weights)
+    ranks_a, ranks_b = _distance_ranks(a), _distance_ranks(b)
+    pairs = over_pairs(np.ones_like(ranks_a), weights)
 
     def mean(numbers: Floats) -> Floats:
         result: Floats = over_pairs(numbers, weights) / pairs
         return result
 
     with np.errstate(invalid="ignore", divide="ignore"):
-        covariance = mean(one * other) - mean(one) * mean(other)
-        variances = [mean(ranks**2) - mean(ranks) ** 2 for ranks in (one, other)]
+        covariance = mean(ranks_a * ranks_b) - mean(ranks_a) * mean(ranks_b)
+        variances = [mean(ranks**2) - mean(ranks) ** 2 for ranks in (ranks_a, ranks_b)]
         result: Floats = covariance / np.sqrt(variances[0] * variances[1])
     return result
 

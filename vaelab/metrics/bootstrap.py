@@ -7,29 +7,52 @@ gives its value on all resamples at once, and on the data as they are for a row 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vaelab.metrics.detection import Estimate
-
 Floats = NDArray[np.float64]
 
 
-def patient_weights(patients: Sequence[str], num_resamples: int, seed: int) -> Floats:
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its confidence interval."""
+
+    value: float
+    """On the data as they are."""
+    low: float
+    high: float
+
+
+def patient_weights(
+    patients: Sequence[str],
+    num_resamples: int,
+    seed: int,
+    labels: NDArray[np.int64] | None = None,
+) -> Floats:
     """How often each scan counts, (1 + R, N): first the data as they are, then R resamples.
 
-    Scans of one patient are drawn together (Field & Welsh 2007, the cluster bootstrap).
+    Scans of one patient are drawn together (Field & Welsh 2007, the cluster bootstrap): they
+    resemble each other, and drawing scans would pretend to more evidence than there is.
 
     Args:
         patients: of each scan, (N,).
         num_resamples: R.
         seed: of the draws.
+        labels: class of each scan, (N,), a small number from 0 on. Patients with scans of the same
+            classes are then drawn among themselves, so that every resample has every class.
     """
-    names, of_scan = np.unique(np.asarray(patients), return_inverse=True)
+    names, of_scan = np.unique(np.asarray(list(patients)), return_inverse=True)
+    classes = np.zeros(len(names), np.int64)  # of each patient, a bit for each
+    if labels is not None:
+        np.bitwise_or.at(classes, of_scan, 1 << np.asarray(labels, np.int64))
     draw = np.random.default_rng(seed)
-    times = draw.multinomial(len(names), np.full(len(names), 1 / len(names)), num_resamples)
-    return np.vstack([np.ones(len(of_scan)), times[:, of_scan]]).astype(float)
+    times = np.empty((num_resamples, len(names)))
+    for members in (np.flatnonzero(classes == kind) for kind in np.unique(classes)):
+        share = np.full(len(members), 1 / len(members))
+        times[:, members] = draw.multinomial(len(members), share, num_resamples)
+    return np.vstack([np.ones(len(of_scan)), times[:, of_scan]])
 
 
 def interval(values: Floats, level: float = 0.95) -> Estimate:

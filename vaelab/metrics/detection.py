@@ -18,6 +18,7 @@ import numpy as np
 from sklearn.metrics import roc_curve
 
 from vaelab.errors import UserError
+from vaelab.metrics.bootstrap import Estimate, interval, patient_weights
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 # Counts that one go of the bootstrap holds at most: 32 MiB an array.
@@ -40,33 +41,22 @@ class Detection:
     would promise too much (Davis & Goadrich 2006).
     """
     sensitivity_at_specificity_90: float
-    """Share of sick images flagged when at most 10 % of the normal ones are; see
-    ``operating_point``."""
+    """Share of sick images flagged when at most 10 % of the normal ones are.
+
+    Of the ROC curve's points with that specificity the most sensitive; what lies between two points
+    is not interpolated. The threshold is chosen on the images it is judged on, as papers do: it
+    compares scores and promises nothing of new images, for which see
+    ``vaelab.anomaly.calibration``.
+    """
     sensitivity_at_specificity_95: float
     """Share of sick images flagged when at most 5 % of the normal ones are."""
     counts: dict[str, int]
     """Images of each class."""
     score_quantiles: dict[str, dict[str, float]]
     """Class → quantile of its scores → score."""
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its confidence interval."""
-
-    value: float
-    """On the images as they are."""
-    low: float
-    high: float
-
-
-class OperatingPoint(NamedTuple):
-    """One point of the ROC curve."""
-
-    threshold: float
-    """Scores from here on are flagged; infinite when none may be."""
-    sensitivity: float
-    specificity: float
+    intervals_95_percent: dict[str, tuple[float, float]] | None = None
+    """Name of a number above → its ends; None where they were not asked for, or with one patient of
+    a class, where there is nothing to draw."""
 
 
 def detection_metrics(scores: np.ndarray, labels: np.ndarray) -> Detection:
@@ -91,35 +81,6 @@ def detection_metrics(scores: np.ndarray, labels: np.ndarray) -> Detection:
             name: {f"{q:g}": float(np.quantile(scores[labels == label], q)) for q in QUANTILES}
             for label, name in enumerate(counts)
         },
-    )
-
-
-def operating_point(scores: np.ndarray, labels: np.ndarray, specificity: float) -> OperatingPoint:
-    """The most sensitive point of the ROC curve whose specificity is at least the one asked for.
-
-    Conservative: points between two thresholds are not interpolated, so the specificity found
-    may be higher. Of thresholds that are as sensitive the largest is taken.
-
-    The threshold is chosen on the images it is judged on, as papers do. It compares scores and
-    promises nothing of new images; for that see ``vaelab.anomaly.calibration``.
-
-    Args:
-        scores: (N,), finite.
-        labels: (N,), 0 normal and 1 sick.
-        specificity: least share of normal images not flagged, in [0, 1].
-
-    Raises:
-        UserError: as ``detection_metrics``.
-    """
-    _check(scores, labels)
-    counts = _count(scores, labels, np.ones((1, len(scores))))
-    sensitive, specific = (rate[0] for rate in _rates(counts))
-    allowed = np.where(specific >= specificity, sensitive, 0)
-    best = int(allowed.argmax())
-    if allowed[best] == 0:
-        return OperatingPoint(float("inf"), 0.0, 1.0)
-    return OperatingPoint(
-        float(counts.thresholds[best]), float(sensitive[best]), float(specific[best])
     )
 
 
@@ -165,17 +126,14 @@ def detection_with_intervals(
     if num_resamples < 1:
         raise UserError(f"num_resamples={num_resamples}: at least one is needed; try 1000")
     assert len(patients) == len(scores)
-    _, patient = np.unique(list(patients), return_inverse=True)  # (N,)
-    times = _draw_patients(labels, patient, num_resamples, seed)  # (R, patients)
-    pieces = np.array_split(times, 1 + num_resamples * len(scores) // COUNTS_AT_ONCE)
-    drawn = [_statistics(_count(scores, labels, piece[:, patient])) for piece in pieces]
-    value = _statistics(_count(scores, labels, np.ones((1, len(scores)))))
-    result = {}
-    for name in value:
-        resampled = np.concatenate([piece[name] for piece in drawn])  # (R,)
-        low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
-        result[name] = Estimate(float(value[name][0]), float(low), float(high))
-    return result
+    _check_patients(labels, patients)
+    weights = patient_weights(patients, num_resamples, seed, labels)  # (1 + R, N)
+    resamples = np.array_split(weights[1:], 1 + weights.size // COUNTS_AT_ONCE)
+    pieces = [weights[:1], *resamples]
+    drawn = [_statistics(_count(scores, labels, piece)) for piece in pieces]
+    return {
+        name: interval(np.concatenate([piece[name] for piece in drawn]), level) for name in drawn[0]
+    }
 
 
 def subgroup_indices(labels: np.ndarray, groups: Sequence[str | None]) -> dict[str, np.ndarray]:
@@ -218,24 +176,6 @@ def subgroup_of(name: str) -> str | None:
     return match.group(1) if match else None
 
 
-def balanced_indices(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Indices, ascending, of as many normal as sick images: all of the rarer class.
-
-    With as many of each a blind average precision is ½, whatever the data set.
-
-    Args:
-        labels: (N,), 0 normal and 1 sick.
-        seed: of the draw from the more frequent class.
-
-    Raises:
-        UserError: when a class is missing.
-    """
-    size = min(_class_counts(labels).values())
-    draw = np.random.default_rng(seed)
-    chosen = [draw.choice(np.flatnonzero(labels == label), size, replace=False) for label in (0, 1)]
-    return np.sort(np.concatenate(chosen))
-
-
 def roc_points(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """False and true positive rates at every threshold, for a figure."""
     false_positive_rate, true_positive_rate, _ = roc_curve(labels, scores)
@@ -245,10 +185,8 @@ def roc_points(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.n
 class _Counts(NamedTuple):
     """What lies at or above each threshold, in R resamples at once."""
 
-    thresholds: np.ndarray
-    """The K distinct scores, the largest first, (K,)."""
     true: np.ndarray
-    """Sick images at or above each, (R, K)."""
+    """Sick images at or above each of the K distinct scores, the largest first, (R, K)."""
     false: np.ndarray
     """Normal images at or above each, (R, K)."""
 
@@ -260,19 +198,19 @@ def _count(scores: np.ndarray, labels: np.ndarray, times: np.ndarray) -> _Counts
     last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # of each run of ties
     times = times[:, order]
     true, false = (np.cumsum(times * of_class, axis=1)[:, last] for of_class in (sick, ~sick))
-    return _Counts(ranked[last], true, false)
+    return _Counts(true, false)
 
 
 def _rates(counts: _Counts) -> tuple[np.ndarray, np.ndarray]:
     """Sensitivity and specificity at each threshold, (R, K)."""
-    _, true, false = counts
+    true, false = counts
     # (N − F)/N and not 1 − F/N: 9 of 10 are then exactly the 0.9 that a user writes.
     return true / true[:, -1:], (false[:, -1:] - false) / false[:, -1:]
 
 
 def _statistics(counts: _Counts) -> dict[str, np.ndarray]:
     """The numbers of ``Detection``, (R,) each."""
-    _, true, false = counts
+    true, false = counts
     more_true, more_false = (np.diff(count, axis=1, prepend=0) for count in (true, false))
     # A normal image loses against sick ones above it, and half against its equals.
     pairs_won = (more_false * (true - more_true / 2)).sum(1)
@@ -287,27 +225,6 @@ def _statistics(counts: _Counts) -> dict[str, np.ndarray]:
     }
 
 
-def _draw_patients(
-    labels: np.ndarray, patient: np.ndarray, num_resamples: int, seed: int
-) -> np.ndarray:
-    """How often each resample holds each patient, (R, patients)."""
-    has = np.stack([np.bincount(patient, labels == label) > 0 for label in (0, 1)])  # (2, patients)
-    if has.sum(1).min() < 2:
-        normal, sick = has.sum(1).tolist()
-        raise UserError(
-            "a confidence interval needs at least two patients of each class; there are "
-            f"{normal} with normal and {sick} with sick images. Add patients, or report the "
-            "numbers without intervals"
-        )
-    stratum = has[0] + 2 * has[1]  # 1 normal images only, 2 sick ones only, 3 both
-    draw = np.random.default_rng(seed)
-    times = np.empty((num_resamples, len(stratum)))
-    for members in (np.flatnonzero(stratum == kind) for kind in np.unique(stratum)):
-        share = np.full(len(members), 1 / len(members))
-        times[:, members] = draw.multinomial(len(members), share, num_resamples)
-    return times
-
-
 def _class_counts(labels: np.ndarray) -> dict[str, int]:
     counts = {"normal": int((labels == 0).sum()), "sick": int((labels == 1).sum())}
     if min(counts.values()) == 0:
@@ -316,6 +233,18 @@ def _class_counts(labels: np.ndarray) -> dict[str, int]:
             "the missing class"
         )
     return counts
+
+
+def _check_patients(labels: np.ndarray, patients: Sequence[str]) -> None:
+    normal, sick = (
+        len({p for p, of in zip(patients, labels, strict=True) if of == label}) for label in (0, 1)
+    )
+    if min(normal, sick) < 2:
+        raise UserError(
+            "a confidence interval needs at least two patients of each class; there are "
+            f"{normal} with normal and {sick} with sick images. Add patients, or report the "
+            "numbers without intervals"
+        )
 
 
 def _check(scores: np.ndarray, labels: np.ndarray) -> dict[str, int]:

@@ -36,24 +36,40 @@ def psnr(x: Tensor, x_hat: Tensor, mask: Tensor | None = None) -> Tensor:
 def ssim(x: Tensor, x_hat: Tensor, mask: Tensor | None = None) -> Tensor:
     """Structural similarity of each sample and channel, at most 1, (B, C, ...) → (B, C); no unit.
 
-    Wang et al. 2004 by MONAI, Gaussian window of 11, valid windows only. Both images are scaled so
-    that the channel's own range in ``x`` becomes 0 to 1: the luminance term takes intensities from
-    0 up, which z-scored MRI is not. NaN for a channel that is constant.
+    NaN for a channel that is constant.
 
     Args:
         x: (B, C, ...), each side at least ``SSIM_WINDOW``.
         x_hat: shaped like ``x``.
         mask: bool, (B, 1, ...): the mean is over windows whose centre is where it holds.
     """
+    return mean_of_windows(similarity_of_windows(x, x_hat), mask)
+
+
+def similarity_of_windows(x: Tensor, x_hat: Tensor) -> Tensor:
+    """Structural similarity of each window, (B, C, ...) shorter by a window less 1 on each axis.
+
+    Wang et al. 2004 by MONAI, Gaussian window of 11, valid windows only. Both images are scaled so
+    that the channel's own range in ``x`` becomes 0 to 1: the luminance term takes intensities from
+    0 up, which z-scored MRI is not.
+    """
     dims = x.dim() - 2
     low, span = (part.reshape(*part.shape, *[1] * dims) for part in _range(x))
-    window = [SSIM_WINDOW] * dims
     similarity, _ = compute_ssim_and_cs(
-        (x_hat.float() - low) / span, (x.float() - low) / span, dims, window, [1.5] * dims
+        (x_hat.float() - low) / span,
+        (x.float() - low) / span,
+        dims,
+        [SSIM_WINDOW] * dims,
+        [1.5] * dims,
     )
+    return similarity
+
+
+def mean_of_windows(similarity: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over all windows, or over those whose centre is where a mask of images holds, (B, C)."""
     if mask is not None:
         rim = SSIM_WINDOW // 2
-        for axis in range(2, x.dim()):
+        for axis in range(2, mask.dim()):
             mask = mask.narrow(axis, rim, mask.shape[axis] - 2 * rim)
     return masked_mean(similarity, mask)
 

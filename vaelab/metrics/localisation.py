@@ -7,14 +7,14 @@ al. 2021) is a bound that no user reaches.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
-from sklearn.metrics import average_precision_score
 
 from vaelab.errors import UserError
+from vaelab.metrics.histogram import BINS, ValueHistogram, bins_of, lower_edges
 
 
 class BestDice(NamedTuple):
@@ -33,59 +33,6 @@ class Bracketed(NamedTuple):
     """The exact number is no smaller,"""
     high: float
     """and no larger."""
-
-
-def pixel_average_precision(maps: np.ndarray, masks: np.ndarray) -> float:
-    """Average precision over all pixels at once; the share of lesion pixels is blind.
-
-    Unlike AUROC it is not flattered by the many easy pixels of healthy tissue (Davis & Goadrich
-    2006). For more pixels than can be sorted in memory use ``PixelHistogram``.
-
-    Args:
-        maps: finite, larger is more abnormal, any shape.
-        masks: lesion where non-zero, shaped like ``maps``.
-
-    Raises:
-        UserError: when no pixel is lesion, or a value is not finite.
-    """
-    lesion = _check(maps, masks)
-    _check_lesion(int(lesion.sum()))
-    return float(average_precision_score(lesion.ravel(), maps.ravel()))
-
-
-def best_dice_threshold(maps: np.ndarray, masks: np.ndarray) -> BestDice:
-    """The threshold with the largest Dice over all pixels at once; of equals, the largest.
-
-    Dice = 2 TP / (2 TP + FP + FN). Every value that occurs is tried.
-
-    Args, Raises:
-        as ``pixel_average_precision``; hand in *validation* volumes.
-    """
-    lesion = _check(maps, masks)
-    total = int(lesion.sum())
-    _check_lesion(total)
-    order = np.argsort(-maps, axis=None, kind="stable")
-    ranked = maps.ravel()[order]
-    last = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)  # of each run of ties
-    true = np.cumsum(lesion.ravel()[order])[last]
-    dice = 2 * true / (total + last + 1)
-    best = int(dice.argmax())
-    return BestDice(float(ranked[last[best]]), float(dice[best]))
-
-
-def dice_at(maps: np.ndarray, masks: np.ndarray, threshold: float) -> float:
-    """Dice at a threshold chosen elsewhere, in [0, 1]; 1 where nothing is lesion or flagged.
-
-    Over all pixels at once: for a mean over volumes call it for each.
-
-    Args:
-        maps, masks: as in ``pixel_average_precision``; masks may be empty.
-        threshold: pixels from here on are flagged.
-    """
-    lesion = _check(maps, masks)
-    flagged = _flag(maps, threshold)
-    size = int(lesion.sum()) + int(flagged.sum())
-    return 2 * int((lesion & flagged).sum()) / size if size else 1.0
 
 
 @dataclass(frozen=True)
@@ -148,64 +95,60 @@ def count_lesions(
 
 @dataclass(frozen=True, eq=False)
 class PixelHistogram:
-    """How often map values fall between ``edges``, inside and outside lesions.
+    """How often map values occur inside and outside lesions.
 
     It stands for any number of volumes in the memory of one histogram::
 
-        histogram = PixelHistogram.empty(np.linspace(0, 4 * scale_of_healthy_tissue, 4096))
+        histogram = PixelHistogram()
         for heatmap, mask in volumes:
             histogram = histogram.add(heatmap, mask)
 
-    Dice at an edge is exact. The order of values within a bin is lost; ``average_precision`` says
-    how much that matters.
+    Dice at the edge of a bin is exact. The order of values within a bin is lost;
+    ``average_precision`` says how much that matters.
     """
 
-    edges: np.ndarray
-    """Ascending, (K,): a value falls into bin k when it is at least k of the edges; the first bin
-    reaches down and the last one up without end."""
-    inside: np.ndarray
-    """Lesion pixels of each bin, (K + 1,)."""
-    outside: np.ndarray
-    """Other pixels of each bin, (K + 1,)."""
-
-    @classmethod
-    def empty(cls, edges: np.ndarray) -> PixelHistogram:
-        """No pixel yet."""
-        edges = np.asarray(edges, dtype=np.float64)
-        assert edges.ndim == 1
-        assert len(edges) > 0
-        assert (np.diff(edges) > 0).all()
-        none = np.zeros(len(edges) + 1, dtype=np.int64)
-        return cls(edges, none, none)
+    inside: ValueHistogram = field(default_factory=ValueHistogram)
+    """Of lesion pixels."""
+    outside: ValueHistogram = field(default_factory=ValueHistogram)
+    """Of all others."""
 
     def add(self, maps: np.ndarray, masks: np.ndarray) -> PixelHistogram:
-        """With more pixels; ``masks`` may be empty.
+        """With more pixels.
 
-        Args, Raises:
-            as ``dice_at``.
+        Args:
+            maps: finite, larger is more abnormal, any shape.
+            masks: lesion where non-zero, shaped like ``maps``; may be empty.
+
+        Raises:
+            UserError: when a value is not finite.
         """
-        lesion = _check(maps, masks)
-        bins = np.searchsorted(self.edges, maps, side="right")
-        inside, outside = (
-            np.bincount(bins[m], minlength=len(self.inside)) for m in (lesion, ~lesion)
-        )
-        return PixelHistogram(self.edges, self.inside + inside, self.outside + outside)
+        assert maps.shape == masks.shape
+        lesion = masks != 0
+        return PixelHistogram(self.inside.add(maps[lesion]), self.outside.add(maps[~lesion]))
+
+    @property
+    def lesion_share(self) -> float:
+        """Share of pixels that are lesion: the average precision of a blind map."""
+        return self.inside.total / (self.inside.total + self.outside.total)
 
     def average_precision(self) -> Bracketed:
         """Average precision as if the values of a bin were equal, and bounds of the exact one.
 
+        Unlike AUROC it is not flattered by the many easy pixels of healthy tissue (Davis & Goadrich
+        2006).
+
         With T lesion and F other pixels in the bins above, a bin of i and o adds to P · AP, P
         being all lesion pixels, i times the precision (T + i)/(T + i + F + o). Whatever the order
         and the ties within it, the precision at each of its lesion pixels is at least
-        (T + 1)/(T + 1 + F + o) and at most (T + i)/(T + i + F). More bins where lesion values lie
-        bring the bounds together.
+        (T + 1)/(T + 1 + F + o) and at most (T + i)/(T + i + F).
 
         Raises:
             UserError: when no pixel is lesion.
         """
-        inside, outside = self.inside[::-1], self.outside[::-1]  # the most abnormal bin first
+        self._check_lesion()
+        # The most abnormal bin first.
+        inside, outside = self.inside.counts[::-1], self.outside.counts[::-1]
         true, false = np.cumsum(inside), np.cumsum(outside)
-        _check_lesion(int(true[-1]))
         value, low, high = (
             # A bin without lesion pixels may be 0/0, and adds nothing.
             float((inside * of_bin / np.maximum(of_bin + others, 1)).sum() / true[-1])
@@ -216,19 +159,30 @@ class PixelHistogram:
         return Bracketed(value, low, high)
 
     def best_dice_threshold(self) -> BestDice:
-        """The edge with the largest Dice over all pixels; of equals, the largest.
+        """The edge of a bin with the largest Dice over all pixels; of equals, the largest.
 
-        The Dice is exactly that of ``dice_at``; a threshold between two edges may be better.
+        Dice = 2 TP / (2 TP + FP + FN). A threshold between two edges may be better.
 
         Raises:
             UserError: when no pixel is lesion.
         """
-        total = int(self.inside.sum())
-        _check_lesion(total)
-        true, false = (np.cumsum(bins[:0:-1]) for bins in (self.inside, self.outside))
-        dice = 2 * true / (total + true + false)  # at the edges, the last one first
+        self._check_lesion()
+        true, false = (np.cumsum(part.counts[::-1]) for part in (self.inside, self.outside))
+        dice = 2 * true / (true[-1] + true + false)  # at the edges, the last one first
         best = int(dice.argmax())
-        return BestDice(float(self.edges[::-1][best]), float(dice[best]))
+        return BestDice(float(lower_edges(BINS - 1 - best)), float(dice[best]))
+
+    def flagged(self, threshold: float) -> tuple[int, int]:
+        """Lesion pixels and others from an edge of a bin on, such as ``best_dice_threshold``'s."""
+        first = int(bins_of(threshold))
+        return int(self.inside.counts[first:].sum()), int(self.outside.counts[first:].sum())
+
+    def _check_lesion(self) -> None:
+        if not self.inside.total:
+            raise UserError(
+                "localisation needs lesions; the masks have no pixel of any. Judge volumes with a "
+                "segmentation"
+            )
 
 
 def _flag(maps: np.ndarray, threshold: float) -> np.ndarray:
@@ -253,11 +207,3 @@ def _check(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
         )
     lesion: np.ndarray = masks != 0
     return lesion
-
-
-def _check_lesion(pixels: int) -> None:
-    if not pixels:
-        raise UserError(
-            "localisation needs lesions; the masks have no pixel of any. Judge volumes with a "
-            "segmentation"
-        )

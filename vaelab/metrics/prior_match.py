@@ -1,4 +1,4 @@
-"""How far the aggregate posterior is from the prior: mean, covariance, and everything (MMD).
+"""How far the aggregate posterior is from the prior: mean, covariance, and all moments (MMD).
 
 The aggregate posterior q(z) is the mixture of the posteriors of all samples. Where it leaves the
 prior, draws from the prior decode to what no subject looks like (Tomczak & Welling 2018).
@@ -37,21 +37,21 @@ def sample_aggregate(mu: Tensor, logvar: Tensor, count: int, generator: torch.Ge
     return mu[rows] + noise * torch.exp(0.5 * logvar[rows])
 
 
-def mmd_squared(one: Tensor, other: Tensor) -> float:
+def mmd_squared(a: Tensor, b: Tensor) -> float:
     """Squared maximum mean discrepancy of two sets of draws, (M, z) and (K, z); no unit.
 
     The unbiased estimate of Gretton et al. 2012 (JMLR 13), equation 3, which scatters around zero
     for equal distributions and may be negative. The kernel is the inverse multiquadric
-    k(a, b) = C / (C + |a - b|^2) with C = 2z, the mean squared distance of two draws of the prior
+    k(x, y) = C / (C + |x - y|^2) with C = 2z, the mean squared distance of two draws of the prior
     (Tolstikhin et al. 2018, arXiv:1711.01558); the result is below 2.
     """
-    one, other = one.double(), other.double()
-    scale = 2.0 * one.shape[1]
+    a, b = a.double(), b.double()
+    scale = 2.0 * a.shape[1]
 
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return scale / (scale + torch.cdist(a, b).square())
+    def kernel(x: Tensor, y: Tensor) -> Tensor:
+        return scale / (scale + torch.cdist(x, y).square())
 
-    def within(a: Tensor) -> Tensor:
-        return (kernel(a, a).sum() - len(a)) / (len(a) * (len(a) - 1))  # k(a, a) = 1
+    def within(x: Tensor) -> Tensor:
+        return (kernel(x, x).sum() - len(x)) / (len(x) * (len(x) - 1))  # k(x, x) = 1
 
-    return float(within(one) + within(other) - 2 * kernel(one, other).mean())
+    return float(within(a) + within(b) - 2 * kernel(a, b).mean())

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.decomposition import KernelPCA
 
-from vaelab.metrics.bootstrap import interval, over_scans, patient_weights
-from vaelab.metrics.detection import Estimate
+from vaelab.metrics.bootstrap import Estimate, interval, over_scans, patient_weights
 from vaelab.metrics.regression import Regression, kernel, linear, patient_folds
 
 Floats = NDArray[np.float64]
@@ -40,6 +39,20 @@ class Probe:
     """From the known volume alone; None for a volume, and where none is known."""
     samples: int
     """Of which the factor is known."""
+
+
+@dataclass(frozen=True)
+class Probes:
+    """What probes find in a latent space."""
+
+    r2: dict[str, Probe]
+    """Of each factor that is known and not the same for all."""
+    subjects: int
+    patients: int
+    latent_units: int
+    voxel_components_at_most: int
+    voxel_block: int
+    """Side of the blocks of voxels that images were averaged over."""
 
 
 def probe(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
@@ -12,37 +10,6 @@ from scipy.stats import rankdata
 from vaelab.metrics.bootstrap import over_scans
 
 Floats = NDArray[np.float64]
-
-
-class ICC(NamedTuple):
-    """Intraclass correlations of single measurements; no unit, 1 is perfect, 0 is chance.
-
-    Shrout & Fleiss 1979 (Psychological Bulletin 86), by their names.
-    """
-
-    one_way: float
-    """ICC(1,1): repeats of a subject have no order."""
-    two_way_random: float
-    """ICC(2,1): the same k raters, drawn from many, saw every subject; agreement."""
-    two_way_mixed: float
-    """ICC(3,1): the same k raters, the only ones of interest; consistency."""
-
-
-def icc(ratings: Floats) -> ICC:
-    """The ICCs of single measurements of one quantity, (N subjects, k repeats), both from 2."""
-    n, k = ratings.shape
-    mean = ratings.mean()
-    of_subject, of_rater = ratings.mean(1), ratings.mean(0)
-    between = k * ((of_subject - mean) ** 2).sum() / (n - 1)
-    within = ((ratings - of_subject[:, None]) ** 2).sum() / (n * (k - 1))
-    raters = n * ((of_rater - mean) ** 2).sum() / (k - 1)
-    residual = ratings - of_subject[:, None] - of_rater + mean
-    error = (residual**2).sum() / ((n - 1) * (k - 1))
-    return ICC(
-        float((between - within) / (between + (k - 1) * within)),
-        float((between - error) / (between + (k - 1) * error + k * (raters - error) / n)),
-        float((between - error) / (between + (k - 1) * error)),
-    )
 
 
 def space_icc(repeats: Floats, weights: Floats) -> Floats:

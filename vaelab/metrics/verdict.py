@@ -1,11 +1,11 @@
-"""From a number with an interval and a threshold to a word."""
+"""Whether an estimate is above a threshold, given its interval."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Literal
 
-from vaelab.metrics.detection import Estimate
+from vaelab.metrics.bootstrap import Estimate
 
 Verdict = Literal["stable", "not stable", "undecided"]
 

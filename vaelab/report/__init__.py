@@ -1,1 +1,1 @@
-"""Pictures; arrays in, figures out."""
+"""Figures, Markdown and pages: arrays and plain values in, nothing read from files."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from vaelab.report.canvas import number
+from vaelab.report.markdown import table
+from vaelab.text import number
 
 Result = Mapping[str, Any]
 
@@ -13,7 +14,7 @@ READS = {"plain": "plain read", "epoch": "read of an epoch", "first": "first rea
 
 
 def benchmark_markdown(result: Result) -> str:
-    """What ``task=benchmark`` found, as tables.
+    """The results of ``task=benchmark`` as tables.
 
     Args:
         result: content of ``benchmark.json``.
@@ -29,11 +30,11 @@ def benchmark_markdown(result: Result) -> str:
         "",
         "## Ratios",
         "",
-        *_table(["what", "measured"], _ratios(result)),
+        table(["what", "measured"], _ratios(result)),
         "",
         "## A training step",
         "",
-        *_table(
+        table(
             [
                 "variant", "network", "training s", "forward s", "samples/s",
                 "GFLOP/s", "of matmul peak", "peak memory",
@@ -45,7 +46,7 @@ def benchmark_markdown(result: Result) -> str:
         "",
         "## Absolute figures",
         "",
-        *_table(["what", "measured"], _absolute(result)),
+        table(["what", "measured"], _absolute(result)),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
@@ -66,6 +67,12 @@ def _ratios(result: Result) -> Iterator[Sequence[str]]:
         f"Lightning over the bare loop ({result['lightning']['variant']})",
         f"{overhead['median']:+.2f} ± {overhead['sd']:.2f} %",
     )
+    for beside in result["neighbours"]:
+        yield (
+            f"step beside {beside['busy']} busy processes : alone",
+            f"{beside['median']:.3g}, at worst {beside['worst']:.3g} "
+            f"(a fair share of the cores: {beside['fair_share']:.3g})",
+        )
     epoch = result["epoch"]
     yield "share of an epoch that waits for data", f"{epoch['waiting_for_data']:.2%}"
     preprocessing = result["data"]["preprocessing"]
@@ -84,21 +91,21 @@ def _ratios(result: Result) -> Iterator[Sequence[str]]:
             _pm(result["data"]["cache"]["share_of_plain_read"]),
         )
     start_up = result["start_up"]
-    yield "`--help` : `import hydra`", _pm(start_up["help_over_hydra"])
-    yield "all imports of training : `import hydra`", _pm(start_up["full_over_hydra"])
+    yield "--help : import hydra", _pm(start_up["help_over_hydra"])
+    yield "all imports of training : import hydra", _pm(start_up["full_over_hydra"])
 
 
 def _steps(steps: Result) -> Iterator[Sequence[str]]:
     for variant, entry in steps["variants"].items():
         for name in ("vaelab", "monai"):
             if name in entry:
-                found = entry[name]
+                timing = entry[name]
                 yield (
-                    variant, name, _pm(found["train"]), _pm(found["forward"]),
-                    f"{found['samples_per_second']:.3g}",
-                    f"{found['flops_per_second'] / 1e9:.4g}",
-                    f"{found['share_of_peak']:.0%}",
-                    _memory(found.get("peak_memory", {})),
+                    variant, name, _pm(timing["train"]), _pm(timing["forward"]),
+                    f"{timing['samples_per_second']:.3g}",
+                    f"{timing['flops_per_second'] / 1e9:.4g}",
+                    f"{timing['share_of_peak']:.0%}",
+                    _memory(timing.get("peak_memory", {})),
                 )  # fmt: skip
 
 
@@ -152,8 +159,3 @@ def _pm(value: Mapping[str, float]) -> str:
 def _memory(peak: Mapping[str, int]) -> str:
     names = {"rss": "RAM", "device": "device"}
     return ", ".join(f"{size / 2**30:.2f} GiB {names[kind]}" for kind, size in peak.items()) or "–"
-
-
-def _table(head: Sequence[str], rows: Iterator[Sequence[str]]) -> list[str]:
-    marks = ["---", *["--:"] * (len(head) - 1)]
-    return [f"| {' | '.join(cells)} |" for cells in (head, marks, *rows)]

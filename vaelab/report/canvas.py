@@ -1,7 +1,6 @@
-"""What pictures are made of: text that can be shown, places in inches, colours, files.
+"""What pictures are made of: places in inches, literal text, panels, PNG files.
 
-``pyplot`` is never imported, so no figure outlives its variable and nobody's backend changes.
-Pictures of patients are dark, so the eye adapts to the tissue; charts are white.
+Figures never come from ``pyplot``: no figure outlives its variable and nobody's backend changes.
 """
 
 import os
@@ -9,35 +8,29 @@ import textwrap
 import unicodedata
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import colormaps, patheffects
+from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
-from matplotlib.colors import LinearSegmentedColormap, Normalize
+from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 from matplotlib.ticker import MaxNLocator
 
 from vaelab.atomic import replacing
 from vaelab.errors import UserError
+from vaelab.report.style import DARK, FONT, GREY, HEAT, INK, LIGHT, MUTED, styled
+from vaelab.text import shortened
 
 Array = npt.NDArray[Any]
 
-FONT: Final = "DejaVu Sans"  # ships with matplotlib, so a picture looks alike everywhere
-DARK, LIGHT, INK, MUTED, GRID = "#101216", "#f1f3f5", "#22262b", "#8a9099", "#e6e8eb"
-BLUE, ORANGE, GREEN = "#2f6fb0", "#d9622b", "#3a8f5c"
-# Inferno without its pale end, which could not be told from bright tissue under an overlay.
-HEAT: Final = LinearSegmentedColormap.from_list(
-    "heat", colormaps["inferno"](np.linspace(0, 0.86, 256)), N=256
-)
-GREY: Final = colormaps["gray"]
-
-TEXT: Final[dict[str, Any]] = {"fontfamily": FONT, "parse_math": False}
+DESCRIPTION = "Description"
+"""Key of a PNG file's text that pages take as its alternative text."""
 
 
 # ---------------------------------------------------------------- text and files
@@ -48,30 +41,28 @@ def _glyphs() -> frozenset[int]:
     return frozenset(get_font(findfont(FONT)).get_charmap())
 
 
-def number(value: float, small: str = ".4g") -> str:
-    """``value`` in the format ``small``; thousands and millions to the unit, with commas."""
-    return f"{value:,.0f}" if 1e3 <= abs(value) < 1e7 else f"{value:{small}}"
+def drawable(text: str, limit: int = 1000) -> str:
+    """``text`` as the figures' font can draw it, at most ``limit`` characters long.
 
-
-def printable(text: str, limit: int | None = None) -> str:
-    """``text`` as the figures' font can show it, at most ``limit`` characters long.
-
-    A name comes from a file system: what has no glyph (or is a control character or an
-    undecodable byte) becomes ``?``. Too long a name loses its middle, since subjects of one
-    cohort differ at the end.
+    What has no glyph, is a control character or an undecodable byte becomes ``?``.
     """
     composed = unicodedata.normalize("NFC", text)
-    shown = "".join(c if c.isprintable() and ord(c) in _glyphs() else "?" for c in composed)
-    if limit is None or len(shown) <= limit:
-        return shown
-    head = (limit - 1) // 2
-    return f"{shown[:head]}…{shown[len(shown) - (limit - 1 - head) :]}"
+    drawn = "".join(c if c.isprintable() and ord(c) in _glyphs() else "?" for c in composed)
+    return shortened(drawn, limit)
 
 
+def wrapped(text: str, width: float, fontsize: float) -> str:
+    """``text`` made drawable and broken into lines that fit ``width`` inches."""
+    characters = max(int(width * 72 / (0.6 * fontsize)), 8)
+    return "\n".join(textwrap.wrap(drawable(" ".join(text.split())), characters)) or " "
+
+
+@styled
 def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float = 150) -> Path:
     """Write ``figure`` as PNG to ``path``, creating its folders; returns the path.
 
-    The file appears whole or not at all: it is drawn beside its place and then moved there.
+    The file appears whole or not at all: it is drawn beside its place and then moved there. It
+    carries the figure's title and axes as text, for readers who do not see it.
 
     Raises:
         UserError: ``path`` does not end in ``.png``.
@@ -80,14 +71,27 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float = 150) 
     if target.suffix.lower() != ".png":
         raise UserError(f"{target}: figures are written as PNG; end the file name in .png")
     with replacing(target) as partial:
-        figure.savefig(partial, dpi=dpi, format="png", facecolor=figure.get_facecolor())
+        figure.savefig(partial, dpi=dpi, format="png", metadata={DESCRIPTION: _description(figure)})
     return target
+
+
+def _description(figure: Figure) -> str:
+    """The title, then what each panel shows, as sentences."""
+    title = figure.texts[0].get_text().replace("\n", " ").strip() if figure.texts else ""
+    panels = []
+    for axes in figure.axes:
+        x, y = axes.get_xlabel(), axes.get_ylabel()
+        name = axes.get_title("left")
+        shown = f"{y} over {x}" if x and y else x or y
+        panels.append(": ".join(part for part in (name, shown) if part))
+    sentences = dict.fromkeys(part.replace("\n", " ") for part in (title, *panels) if part)
+    return ". ".join(sentences)
 
 
 # ---------------------------------------------------------------- placing things, in inches
 
 
-def new_figure(width: float, height: float, background: str) -> Figure:
+def new_figure(width: float, height: float, background: str = "white") -> Figure:
     """An empty figure of ``width`` × ``height`` inches that knows how to draw itself."""
     figure = Figure(figsize=(width, height), facecolor=background)
     FigureCanvasAgg(figure)
@@ -101,31 +105,27 @@ def place(figure: Figure, left: float, top: float, width: float, height: float) 
 
 
 def write(figure: Figure, left: float, top: float, text: str, **style: Any) -> None:
-    """Write ``text``, literally, its baseline at a place in inches from the upper left corner."""
+    """Write ``text`` at a place in inches from the upper left corner; light on dark figures."""
     wide, high = figure.get_size_inches()
-    look: dict[str, Any] = {"fontsize": 8, "color": LIGHT, "linespacing": 1.35}
-    figure.text(left / wide, 1 - top / high, text, **(look | TEXT | style))
+    dark = to_rgb(figure.get_facecolor()) == to_rgb(DARK)
+    look: dict[str, Any] = {"color": LIGHT if dark else INK, "linespacing": 1.35}
+    figure.text(left / wide, 1 - top / high, text, **(look | style))
+
+
+def write_title(figure: Figure, text: str, fontsize: float = 11) -> float:
+    """Write the title of ``figure``, wrapped to its width; returns the inches down to its end."""
+    heading = wrapped(text, figure.get_size_inches()[0] - 0.4, fontsize)
+    write(figure, 0.2, 0.16, heading, fontsize=fontsize, va="top")
+    return 0.22 + 0.2 * (heading.count("\n") + 1)
 
 
 def name_row(figure: Figure, left: float, middle: float, text: str, fontsize: float = 8.5) -> None:
     """Write ``text`` upwards beside a row of panels, its baseline ``left`` inches from the edge."""
-    write(
-        figure,
-        left,
-        middle,
-        text,
-        fontsize=fontsize,
-        rotation=90,
-        rotation_mode="anchor",
-        ha="center",
-        va="baseline",
-    )
+    write(figure, left, middle, text, fontsize=fontsize, rotation=90, rotation_mode="anchor",
+          ha="center", va="baseline")  # fmt: skip
 
 
-def wrapped(text: str, width: float, fontsize: float) -> str:
-    """``text`` made printable and broken into lines that fit ``width`` inches."""
-    characters = max(int(width * 72 / (0.6 * fontsize)), 8)
-    return "\n".join(textwrap.wrap(printable(" ".join(text.split())), characters)) or " "
+# ---------------------------------------------------------------- pictures of patients
 
 
 def show(axes: Axes, picture: Array, window: tuple[float, float], heat: bool = False) -> None:
@@ -139,9 +139,7 @@ def show(axes: Axes, picture: Array, window: tuple[float, float], heat: bool = F
     )
 
 
-def heat_bar(
-    axes: Axes, scale: float, horizontal: bool = False, color: str = LIGHT, ticks: int = 4
-) -> Colorbar:
+def heat_bar(axes: Axes, scale: float, horizontal: bool = False) -> Colorbar:
     """A heat scale from 0 to ``scale`` in ``axes``; pointed, since larger values saturate."""
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -151,13 +149,11 @@ def heat_bar(
         orientation="horizontal" if horizontal else "vertical",
         extend="max",
         extendfrac=0.05,
-        ticks=MaxNLocator(ticks),
+        ticks=MaxNLocator(4),
         format="%g",  # no "1e-8" set apart, it would lie on the caption
     )
     bar.outline.set_visible(False)
-    axes.tick_params(
-        labelsize=7, labelcolor=color, color=MUTED, length=2, pad=2, labelfontfamily=FONT
-    )
+    axes.tick_params(labelsize=7, labelcolor=LIGHT, color=MUTED, length=2, pad=2)
     return bar
 
 
@@ -170,15 +166,5 @@ def orientation_letters(axes: Axes, top: str, bottom: str, left: str, right: str
         (left, 0.02, 0.5, "left", "center"),
         (right, 0.98, 0.5, "right", "center"),
     ):
-        axes.text(
-            x,
-            y,
-            text,
-            transform=axes.transAxes,
-            ha=ha,
-            va=va,
-            fontsize=6.5,
-            color="#ffd34d",
-            path_effects=outline,
-            **TEXT,
-        )
+        axes.text(x, y, text, transform=axes.transAxes, ha=ha, va=va, fontsize=6.5,
+                  color="#ffd34d", path_effects=outline)  # fmt: skip

@@ -1,6 +1,6 @@
-"""Report cards: a few subjects side by side, what the model made of them, where it differs.
+"""Report cards: a few images side by side, their reconstructions, and where the two differ.
 
-Heat maps of all subjects share one scale, measured on healthy data by the caller. Stretching
+All heat maps share one scale, measured on healthy data by the caller. Stretching
 each map to its own maximum would light up healthy images just as brightly as sick ones.
 """
 
@@ -14,23 +14,21 @@ from matplotlib.figure import Figure
 
 from vaelab.errors import UserError
 from vaelab.report.canvas import (
-    DARK,
-    HEAT,
-    LIGHT,
-    MUTED,
     Array,
+    drawable,
     heat_bar,
     name_row,
     new_figure,
-    number,
     orientation_letters,
     place,
-    printable,
     show,
     wrapped,
     write,
+    write_title,
 )
 from vaelab.report.slices import axial, grey_window
+from vaelab.report.style import DARK, HEAT, MUTED, styled
+from vaelab.text import number
 
 MOST_SUBJECTS = 8
 ALPHA = 0.75  # of the brightest heat: orange stays orange over white tissue
@@ -72,6 +70,7 @@ def tumour_slice(seg: Array) -> int:
     return int(area.argmax()) if area.any() else len(area) // 2
 
 
+@styled
 def report_card(
     originals: Array,
     reconstructions: Array,
@@ -81,18 +80,20 @@ def report_card(
     scores: Sequence[float],
     title: str,
     scale_source: str,
+    heat_name: str = "|x − x̂|",
 ) -> Figure:
     """Originals, reconstructions and heat maps of 1 to 8 images, one column each.
 
     Args:
         originals, reconstructions: (N, H, W) in [0, 1].
-        heatmaps: (N, H, W) residual magnitudes, in the unit of ``heat_scale``.
-        heat_scale: the magnitude at the end of the one colour scale.
+        heatmaps: (N, H, W), larger is more abnormal, in the unit of ``heat_scale``.
+        heat_scale: the value at the end of the one colour scale.
         ids: N names, shown literally and shortened to fit.
         scores: N anomaly scores.
         title: stands above, literally.
         scale_source: where ``heat_scale`` comes from, for example "99.5th percentile of
             healthy images".
+        heat_name: what the maps show, in words.
 
     Raises:
         UserError: no subject or more than 8, or ``heat_scale`` is not a positive number.
@@ -108,9 +109,10 @@ def report_card(
             originals, reconstructions, heatmaps, ids, scores, strict=True
         )
     ]
-    return _card(columns, heat_scale, title, scale_source).figure
+    return _card(columns, heat_scale, title, scale_source, heat_name).figure
 
 
+@styled
 def report_card_3d(
     originals: Array,
     reconstructions: Array,
@@ -122,17 +124,18 @@ def report_card_3d(
     channel_name: str,
     title: str,
     scale_source: str,
+    heat_name: str = "|x − x̂|",
 ) -> Figure:
     """The axial slice through the tumour's largest extent, for 1 to 8 subjects.
 
     Args:
         originals, reconstructions: (N, D, H, W) volumes of one modality in RAS. Grey levels
             span percentiles 0.5 to 99.9 of each subject's original.
-        heatmaps: (N, D, H, W) residual magnitudes, in the unit of ``heat_scale``.
+        heatmaps: (N, D, H, W), larger is more abnormal, in the unit of ``heat_scale``.
         segs: (N, D, H, W) integer labels, 0 is no tumour; the tumour is outlined in every row.
             None, or a subject without tumour, shows the centre slice.
         channel_name: the modality, for example "t1c".
-        heat_scale, ids, scores, title, scale_source: as in :func:`report_card`.
+        heat_scale, ids, scores, title, scale_source, heat_name: as in :func:`report_card`.
 
     Raises:
         UserError: no subject or more than 8, or ``heat_scale`` is not a positive number.
@@ -158,7 +161,7 @@ def report_card_3d(
                 None if seg is None else axial(seg, z) > 0,
             )
         )
-    card = _card(columns, heat_scale, f"{title}  ·  {channel_name}, axial", scale_source)
+    card = _card(columns, heat_scale, f"{title}  ·  {channel_name}, axial", scale_source, heat_name)
     orientation_letters(card.panels[0], *"APRL")
     return card.figure
 
@@ -179,7 +182,9 @@ class _Card(NamedTuple):
     panels: list[Axes]  # row by row, the colour bar not among them
 
 
-def _card(columns: Sequence[_Column], heat_scale: float, title: str, scale_source: str) -> _Card:
+def _card(
+    columns: Sequence[_Column], heat_scale: float, title: str, scale_source: str, heat_name: str
+) -> _Card:
     if not 1 <= len(columns) <= MOST_SUBJECTS:
         raise UserError(
             f"report card: {len(columns)} subjects; choose between 1 and {MOST_SUBJECTS}"
@@ -190,14 +195,14 @@ def _card(columns: Sequence[_Column], heat_scale: float, title: str, scale_sourc
     grid = len(columns) * (panel_width + gap) - gap
     figure_width = max(label + edge + grid + edge, 4.4)
     left = label + edge + (figure_width - label - 2 * edge - grid) / 2
-    heading = wrapped(title, figure_width - 2 * edge, 12)
+    heading = wrapped(title, figure_width - 0.4, 12)
     quantity = wrapped(
-        f"|x − x̂|, brightest from {heat_scale:.3g} ({scale_source})", figure_width - 2 * edge, 8
+        f"{heat_name}, brightest from {heat_scale:.3g} ({scale_source})", figure_width - 2 * edge, 8
     )
     top = 0.76 + 0.22 * (heading.count("\n") + 1)
     below = top + 3 * (panel_height + gap)
     figure = new_figure(figure_width, below + 0.6 + 0.16 * (quantity.count("\n") + 1), DARK)
-    write(figure, edge, 0.18, heading, fontsize=12, va="top")
+    write_title(figure, title, 12)
 
     panels = []
     for r, row in enumerate(ROWS):
@@ -214,13 +219,13 @@ def _card(columns: Sequence[_Column], heat_scale: float, title: str, scale_sourc
             _outline(axes, column.tumour)
             if r == 0:
                 middle = x + panel_width / 2
-                write(figure, middle, top - 0.28, printable(column.name, 24), ha="center")
+                write(figure, middle, top - 0.28, drawable(column.name, 24), ha="center")
                 write(figure, middle, top - 0.09, column.remark, color=MUTED, ha="center")
 
     bar = min(grid, 3.6)
     middle = left + grid / 2
     heat_bar(place(figure, middle - bar / 2, below + 0.1, bar, 0.09), heat_scale, horizontal=True)
-    write(figure, middle, below + 0.42, quantity, color=LIGHT, ha="center", va="top")
+    write(figure, middle, below + 0.42, quantity, ha="center", va="top")
     return _Card(figure, panels)
 
 

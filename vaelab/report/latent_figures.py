@@ -1,7 +1,4 @@
-"""Pictures of a latent space: where subjects lie, where they move, what its units do.
-
-Pure functions, arrays in and a ``Figure`` out, in the manner of ``vaelab.report.charts``.
-"""
+"""Pictures of a latent space: where scans lie, how patients move, what its units decode to."""
 
 from __future__ import annotations
 
@@ -11,35 +8,29 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib import colormaps
+import seaborn as sns  # type: ignore[import-untyped, unused-ignore]
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
 
+from vaelab.report.axes import bare_bar, chart_axes
 from vaelab.report.canvas import (
-    DARK,
-    FONT,
-    GRID,
-    INK,
-    LIGHT,
-    MUTED,
     Array,
+    drawable,
     heat_bar,
     name_row,
     new_figure,
     place,
-    printable,
     show,
     wrapped,
     write,
+    write_title,
 )
 from vaelab.report.slices import grey_window
+from vaelab.report.style import CATEGORIES, DARK, MUTED, SEQUENTIAL, styled
 
-# Okabe & Ito 2008: told apart by colour-blind readers too.
-CATEGORIES: Final = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999")
-SEQUENTIAL: Final = colormaps["viridis"]
 MOST_STEPS: Final = 6  # whole numbers up to which each has a colour of its own
 LARGE_RATIO: Final = 10  # of largest to smallest from which colours are logarithmic
 
@@ -80,6 +71,7 @@ def principal_components(mu: npt.ArrayLike) -> Embedding:
     return Embedding(points, (first, second))
 
 
+@styled
 def embedding_figure(embedding: Embedding, colorings: Sequence[Coloring], title: str) -> Figure:
     """The same points once for each colouring, side by side.
 
@@ -91,18 +83,26 @@ def embedding_figure(embedding: Embedding, colorings: Sequence[Coloring], title:
     """
     assert colorings
     side, step, left, top = 3.0, 4.35, 0.75, 0.95
-    figure = new_figure(left + step * len(colorings) - 0.1, top + side + 0.65, "white")
-    heading = printable(title, 52 * len(colorings))
-    write(figure, 0.2, 0.16, heading, fontsize=11, color=INK, va="top")
+    figure = new_figure(left + step * len(colorings) - 0.1, top + side + 0.65)
+    write_title(figure, title)
     for panel, coloring in enumerate(colorings):
-        axes = place(figure, left + step * panel, top, side, side)
-        _quiet(axes, embedding)
-        write(figure, left + step * panel, top - 0.1, printable(coloring.name, 45),
-              fontsize=9, color=INK)  # fmt: skip
-        _scatter(figure, axes, embedding.points, coloring, left + step * panel + side, top)
+        x = left + step * panel
+        axes = _plane(figure, (x, top, side, side), embedding, drawable(coloring.name, 45))
+        norm = _scatter(axes, embedding.points, coloring)
+        if norm is not None:
+            bar = figure.colorbar(
+                ScalarMappable(norm, SEQUENTIAL),
+                cax=place(figure, x + side + 0.12, top, 0.09, side),
+                ticks=LogLocator(subs=(1, 2, 5)) if isinstance(norm, LogNorm) else MaxNLocator(6),
+                format=EngFormatter(sep="")
+                if (norm.vmax or 0) >= 1e4
+                else "%g",  # 20k, not 2 × 10⁴
+            )
+            bare_bar(bar)
     return figure
 
 
+@styled
 def trajectory_figure(
     embedding: Embedding, sequences: Sequence[Sequence[int]], title: str
 ) -> Figure:
@@ -114,18 +114,17 @@ def trajectory_figure(
             order of time.
         title: stands above, literally.
     """
-    side, left, top = 4.2, 0.75, 0.75
-    figure = new_figure(left + side + 0.35, top + side + 0.65, "white")
-    write(figure, 0.2, 0.16, printable(title, 60), fontsize=11, color=INK, va="top")
-    note = "a ring is the first time point, a grey point a subject"
-    write(figure, left, top - 0.1, note, fontsize=8, color=MUTED)
-    axes = place(figure, left, top, side, side)
-    _quiet(axes, embedding)
+    side, left, top = 4.2, 0.75, 0.85
+    figure = new_figure(left + side + 0.35, top + side + 0.65)
+    write_title(figure, title)
+    note = "grey: all scans; a ring: the first time point of a patient"
+    write(figure, 0.2, top - 0.22, note, color=MUTED)
+    axes = _plane(figure, (left, top, side, side), embedding, "")
     points = embedding.points
     axes.scatter(points[:, 0], points[:, 1], s=9, color=MUTED, alpha=0.45, linewidths=0)
     few = len(sequences) <= len(CATEGORIES)
-    for number, places in enumerate(sequences):
-        color = CATEGORIES[number] if few else SEQUENTIAL(0.9 * number / (len(sequences) - 1))
+    for patient, places in enumerate(sequences):
+        color = CATEGORIES[patient] if few else SEQUENTIAL(patient / (len(sequences) - 1))
         path = points[list(places)]
         axes.scatter(path[:1, 0], path[:1, 1], s=20, facecolor="white", edgecolor=color, zorder=3)
         for start, end in pairwise(path):
@@ -139,6 +138,7 @@ def trajectory_figure(
     return figure
 
 
+@styled
 def decoded_grid(
     pictures: Array,
     row_names: Sequence[str],
@@ -164,14 +164,14 @@ def decoded_grid(
     tall, wide, gap = inch * height, inch * width, 0.04
     left = 0.5 if any(row_names) else 0.14
     total = left + columns * (wide + gap) + (wide + 0.75 if changes is not None else 0.1)
-    heading = wrapped(title, max(total, 3.6) - 0.3, 11)
+    heading = wrapped(title, max(total, 3.6) - 0.4, 11)
     top = 0.5 + 0.2 * (heading.count("\n") + 1)
     figure = new_figure(max(total, 3.6), top + rows * (tall + gap) + 0.1, DARK)
-    write(figure, 0.14, 0.14, heading, fontsize=11, va="top")
+    write_title(figure, title)
     scale = float(np.percentile(changes, 99.5)) or 1.0 if changes is not None else 1.0
     for r, row_name in enumerate(row_names):
         y = top + r * (tall + gap)
-        name_row(figure, left - 0.16, y + tall / 2, printable(row_name, 20), 7.5)
+        name_row(figure, left - 0.16, y + tall / 2, drawable(row_name, 20), 7.5)
         levels = window or grey_window(pictures[r])
         for c in range(columns):
             show(place(figure, left + c * (wide + gap), y, wide, tall), pictures[r, c], levels)
@@ -179,88 +179,74 @@ def decoded_grid(
             x = left + columns * (wide + gap) + 0.1
             show(place(figure, x, y, wide, tall), changes[r], (0, scale), heat=True)
     for c, name in enumerate(column_names):
-        write(figure, left + c * (wide + gap) + wide / 2, top - 0.08, printable(name, 18),
+        write(figure, left + c * (wide + gap) + wide / 2, top - 0.08, drawable(name, 18),
               fontsize=7.5, color=MUTED, ha="center")  # fmt: skip
     if changes is not None:
         x = left + columns * (wide + gap) + 0.1
         write(figure, x + wide / 2, top - 0.08, "|last − first|", fontsize=7.5, color=MUTED,
               ha="center")  # fmt: skip
-        heat_bar(place(figure, x + wide + 0.08, top, 0.07, tall), scale, color=LIGHT)
+        heat_bar(place(figure, x + wide + 0.08, top, 0.07, tall), scale)
     return figure
 
 
-def _quiet(axes: Axes, embedding: Embedding) -> None:
+def _plane(
+    figure: Figure, inches: tuple[float, float, float, float], embedding: Embedding, title: str
+) -> Axes:
     """Equal units on both axes: distances in the picture are distances between points."""
-    points = embedding.points
-    middle = (points.max(0) + points.min(0)) / 2
-    reach = 0.55 * float((points.max(0) - points.min(0)).max()) or 1.0
-    axes.set_xlim(middle[0] - reach, middle[0] + reach)
-    axes.set_ylim(middle[1] - reach, middle[1] + reach)
-    axes.set_axisbelow(True)
-    axes.grid(color=GRID, linewidth=0.7)
+    axes = chart_axes(figure, inches, title, *embedding.axis_names, grid="both")
+    low, high = embedding.points.min(0), embedding.points.max(0)
+    reach = 0.55 * float((high - low).max()) or 1.0
+    (x, y) = (low + high) / 2
+    axes.set(xlim=(x - reach, x + reach), ylim=(y - reach, y + reach))
     axes.spines[:].set_visible(False)
-    axes.tick_params(length=0, labelsize=8, labelcolor=INK, labelfontfamily=FONT)
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(5))
-    text: dict[str, Any] = {"fontsize": 8.5, "color": INK, "fontfamily": FONT}
-    axes.set_xlabel(embedding.axis_names[0], labelpad=5, **text)
-    axes.set_ylabel(embedding.axis_names[1], labelpad=6, **text)
+    return axes
 
 
-def _scatter(
-    figure: Figure, axes: Axes, points: Array, coloring: Coloring, right: float, top: float
-) -> None:
-    look: dict[str, Any] = {"s": 22 if len(points) < 300 else 9, "linewidths": 0, "alpha": 0.85}
+def _scatter(axes: Axes, points: Array, coloring: Coloring) -> Normalize | None:
+    """Draw the points; returns the colour scale where they have no legend."""
+    look: dict[str, Any] = {"s": 22 if len(points) < 300 else 9, "linewidth": 0, "alpha": 0.85}
     values = np.asarray(coloring.values)
     if values.dtype.kind not in "fiu":
         names = list(dict.fromkeys(values.tolist()))
-        groups = [(str(name), values == name) for name in names]
-        named: list[Any] = [CATEGORIES[i % len(CATEGORIES)] for i in range(len(groups))]
-        _legend(figure, axes, points, groups, named, look, right, top)
-        return
+        shades: list[Any] = [CATEGORIES[i % len(CATEGORIES)] for i in range(len(names))]
+        _draw_groups(axes, points, [str(value) for value in values], names, shades, look)
+        return None
     values = values.astype(float)
     known = np.isfinite(values)
     steps = np.unique(values[known])
     if len(steps) <= MOST_STEPS and (steps == np.round(steps)).all():
-        groups = [(f"{step:g}", values == step) for step in steps]
-        shades: list[Any] = [
-            SEQUENTIAL(0.92 * i / max(len(steps) - 1, 1)) for i in range(len(groups))
-        ]
+        names = [f"{step:g}" for step in steps]
+        shades = [SEQUENTIAL(i / max(len(steps) - 1, 1)) for i in range(len(steps))]
+        labels = [f"{value:g}" if np.isfinite(value) else "unknown" for value in values]
         if not known.all():
-            groups, shades = [*groups, ("unknown", ~known)], [*shades, MUTED]
-        _legend(figure, axes, points, groups, shades, look, right, top)
-        return
-    spread = steps[0] > 0 and steps[-1] > LARGE_RATIO * steps[0]
-    norm = (LogNorm if spread else Normalize)(steps[0], steps[-1])
+            names, shades = [*names, "unknown"], [*shades, MUTED]
+        _draw_groups(axes, points, labels, names, shades, look)
+        return None
+    logarithmic = steps[0] > 0 and steps[-1] > LARGE_RATIO * steps[0]
+    norm = (LogNorm if logarithmic else Normalize)(steps[0], steps[-1])
     for chosen, shade in ((~known, MUTED), (known, SEQUENTIAL(norm(values[known])))):
         axes.scatter(points[chosen, 0], points[chosen, 1], color=shade, **look)
-    bar = figure.colorbar(
-        ScalarMappable(norm, SEQUENTIAL),
-        cax=place(figure, right + 0.12, top, 0.09, 3.0),
-        ticks=LogLocator(subs=(1, 2, 5)) if spread else MaxNLocator(6),
-        format=EngFormatter(sep="") if steps[-1] >= 1e4 else "%g",  # 20k, not 2 × 10⁴
-    )
-    bar.minorticks_off()
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(
-        which="both", labelsize=7, labelcolor=INK, color=MUTED, length=2, labelfontfamily=FONT
-    )
+    return norm
 
 
-def _legend(
-    figure: Figure,
+def _draw_groups(
     axes: Axes,
     points: Array,
-    groups: Sequence[tuple[str, Array]],
+    labels: Sequence[str],
+    names: Sequence[Any],
     shades: Sequence[Any],
     look: dict[str, Any],
-    right: float,
-    top: float,
 ) -> None:
-    """Points by group, and beside the panel each group's name in its colour with its size."""
-    for line, ((name, chosen), shade) in enumerate(zip(groups, shades, strict=True)):
-        axes.scatter(points[chosen, 0], points[chosen, 1], color=shade, **look)
-        write(figure, right + 0.12, top + 0.2 + 0.34 * line, printable(name, 12),
-              fontsize=8.5, color=shade, fontweight="bold")  # fmt: skip
-        write(figure, right + 0.12, top + 0.34 + 0.34 * line, f"n = {int(chosen.sum()):,}",
-              fontsize=7, color=MUTED)  # fmt: skip
+    """Points by group, and beside the panel each group's name with its size."""
+    shown = {
+        str(name): f"{drawable(str(name), 12)}\nn = {labels.count(str(name)):,}" for name in names
+    }
+    x, y = axes.get_xlabel(), axes.get_ylabel()
+    sns.scatterplot(
+        x=points[:, 0], y=points[:, 1], hue=[shown[label] for label in labels],
+        hue_order=list(shown.values()), palette=list(shades), ax=axes, **look,
+    )  # fmt: skip
+    axes.set(xlabel=x, ylabel=y)
+    sns.move_legend(axes, "upper left", bbox_to_anchor=(1.0, 1.0), labelspacing=0.8, title=None)

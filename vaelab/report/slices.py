@@ -12,19 +12,19 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from vaelab.report.canvas import (
-    DARK,
-    MUTED,
     Array,
+    drawable,
     heat_bar,
     name_row,
     new_figure,
     orientation_letters,
     place,
-    printable,
     show,
     wrapped,
     write,
+    write_title,
 )
+from vaelab.report.style import DARK, MUTED, styled
 
 
 def axial(volume: Array, index: int) -> Array:
@@ -82,6 +82,7 @@ def _views(image: Array, reconstruction: Array, difference: Array) -> list[_View
     return views
 
 
+@styled
 def reconstruction_slices(
     image: Array, reconstruction: Array, channel_names: Sequence[str], title: str
 ) -> Figure:
@@ -114,15 +115,15 @@ def reconstruction_slices(
     widths = [inch * view.pictures[0].shape[2] for view in views]
     row = inch * tallest
     wide = left + sum(3 * w + 2 * gap for w in widths) + group * (len(views) - 1) + right
-    heading = wrapped(title, wide - 0.3, 11)
+    heading = wrapped(title, wide - 0.4, 11)
     top = 0.3 + 0.2 * (heading.count("\n") + 1) + (0.12 if flat else 0.36)
     figure = new_figure(wide, top + len(image) * (row + gap) - gap + bottom, DARK)
-    write(figure, 0.14, 0.14, heading, fontsize=11, va="top")
+    write_title(figure, title)
 
     for c, name in enumerate(channel_names):
         y = top + c * (row + gap)
         window, scale = grey_window(image[c]), _heat_scale(difference[c])
-        name_row(figure, 0.28, y + row / 2, printable(name, 18), 9)
+        name_row(figure, 0.28, y + row / 2, drawable(name, 18), 9)
         x = left
         for view, width in zip(views, widths, strict=True):
             if c == 0 and view.name:

@@ -48,9 +48,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], most: int = 6) -
     >>> differences({"train": {"lr": 0.1}}, {"train": {"lr": 0.2}, "score": {"power": 2}})
     'train.lr (was 0.1, is 0.2), score (only here now)'
     """
-    found = list(_differing(old, new, ""))
-    more = [f"and {len(found) - most} more"] if len(found) > most else []
-    return ", ".join(found[:most] + more)
+    keys = list(_differing(old, new, ""))
+    more = [f"and {len(keys) - most} more"] if len(keys) > most else []
+    return ", ".join(keys[:most] + more)
 
 
 def rerooted(node: Any, old: str, new: str) -> Any:

@@ -124,7 +124,7 @@ class RunFolder:
 
     @property
     def predictions(self) -> Path:
-        """What ``task=predict`` writes, unless told otherwise."""
+        """What ``task=predict`` writes, by default."""
         return self.path / "predictions"
 
     @property

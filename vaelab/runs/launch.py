@@ -1,4 +1,4 @@
-"""Runs in processes of their own: what crashes, or runs out of memory, costs that run alone."""
+"""Runs in subprocesses: what crashes, or runs out of memory, costs that run alone."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ def environment() -> dict[str, str]:
 
 
 def run_apart(folder: Path, arguments: Sequence[str], console: Path | None = None) -> Status:
-    """Run the door in a process of its own, and wait for its end.
+    """Run the command line in a subprocess, and wait for its end.
 
     Args:
         folder: of the run.
-        arguments: of the door.
-        console: file that what it says is added to; None is where this process says it.
+        arguments: of the command line.
+        console: file that its output is added to; None is this process's own.
 
     Returns:
-        How the run ended: "done", or "failed" with the reason, in its own words if it has any.
+        How the run ended: "done", or "failed" with the reason, from its ``status.json``
+            or the last line of its output.
 
     Raises:
         Interrupted: when it was asked to stop. SIGTERM is passed on to it: it can save itself.
@@ -40,7 +41,7 @@ def run_apart(folder: Path, arguments: Sequence[str], console: Path | None = Non
     with ExitStack() as stack:
         output = None if console is None else stack.enter_context(console.open("ab"))
         process = stack.enter_context(
-            subprocess.Popen(  # noqa: S603  # our own door, and no shell
+            subprocess.Popen(  # noqa: S603  # our own command line, and no shell
                 [sys.executable, "-m", "vaelab.run", *arguments],
                 stdout=output,
                 stderr=None if output is None else subprocess.STDOUT,

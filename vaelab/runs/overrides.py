@@ -108,8 +108,8 @@ def unlisted(text: str) -> list[str]:
     ['/data/a', 'b, (c)']
     """
     inner = text.strip().removeprefix("[").removesuffix("]")
-    found = [match.strip() for match in re.findall(rf"(?:{QUOTED}|[^,])+", inner)]
-    return [part if (plain := unquoted(part)) is None else plain for part in found if part]
+    parts = [match.strip() for match in re.findall(rf"(?:{QUOTED}|[^,])+", inner)]
+    return [part if (plain := unquoted(part)) is None else plain for part in parts if part]
 
 
 def _key(key: Any) -> str:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic, sleep
+from time import monotonic, sleep, time
 
 from vaelab.atomic import replacing
 from vaelab.errors import UserError
@@ -21,6 +21,9 @@ RANK, WORLD, FOLDER = "VAELAB_RANK", "VAELAB_WORLD_SIZE", "VAELAB_RANK_FOLDER"
 """Environment of a process that vaelab has started to train with others."""
 
 MEETING_PLACE = Path("outputs") / ".launches"
+STARTED = time()
+"""When this process began: what was announced before is of an earlier launch. Launches by torchrun
+with the same ``--rdzv-id`` and port have one name."""
 PATIENCE = 1800.0  # seconds that rank 0 may take to compose the config, split the data and say so
 
 
@@ -65,6 +68,10 @@ def _name(env: Mapping[str, str], keys: Sequence[str]) -> str:
     return "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in parts)
 
 
+def _is_announced(path: Path) -> bool:
+    return path.is_file() and path.stat().st_mtime >= STARTED
+
+
 def announce(folder: RunFolder | None) -> None:
     """Tell the processes that follow this one where to train; None: there is nothing to do.
 
@@ -72,7 +79,7 @@ def announce(folder: RunFolder | None) -> None:
     """
     process = this_process()
     path = MEETING_PLACE / process.launch
-    if process.launcher in ("torchrun", "srun") and process.rank == 0 and not path.is_file():
+    if process.launcher in ("torchrun", "srun") and process.rank == 0 and not _is_announced(path):
         with replacing(path) as partial:
             path_of_run = None if folder is None else os.path.abspath(folder.path)
             partial.write_text(json.dumps({"folder": path_of_run}), encoding="utf-8")
@@ -86,11 +93,12 @@ def follow(process: Process, patience: float = PATIENCE) -> RunFolder | None:
     """
     path = MEETING_PLACE / process.launch
     deadline = monotonic() + patience
-    while not path.is_file():
+    while not _is_announced(path):
         if monotonic() > deadline:
             raise UserError(
                 f"process {process.rank} of {process.world_size}: the first has not said where to "
-                f"train, in {path.resolve()}; do all machines see this folder?"
+                f"train, in {path.resolve()}; do all machines see this folder, and agree on the "
+                "time?"
             )
         sleep(0.1)
     folder = json.loads(path.read_text(encoding="utf-8"))["folder"]

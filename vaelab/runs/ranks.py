@@ -67,8 +67,10 @@ def train_in_processes(folder: RunFolder, count: int) -> float:
     """
     shutil.rmtree(outcome_path(folder, 0).parent, ignore_errors=True)
     port = _free_port()
-    processes = [_start(folder, rank, count, port) for rank in range(count)]
+    processes: list[subprocess.Popen[bytes]] = []
     try:
+        for rank in range(count):  # a signal may come between two of them
+            processes.append(_start(folder, rank, count, port))
         _wait(processes)
     finally:
         codes = [process.poll() for process in processes]

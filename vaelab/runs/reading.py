@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -34,7 +33,6 @@ class TrainingRun:
         state: "done", or why it is not: "running", "failed", "interrupted", "unfinished".
         error: why it failed, or "".
         history: metric → value per epoch, from ``logs/metrics.csv``; may be empty.
-        metrics: ``metrics.json`` of ``task=evaluate``; may be empty.
         val_ids: samples of the validation split, in its order.
     """
 
@@ -43,7 +41,6 @@ class TrainingRun:
     state: str
     error: str
     history: Mapping[str, Sequence[float]]
-    metrics: Mapping[str, Any]
     val_ids: tuple[str, ...]
 
 
@@ -70,7 +67,7 @@ def run_folders(folders: Sequence[str], is_run: Callable[[Path], bool], kind: st
     Raises:
         UserError: for a folder that is neither.
     """
-    found: dict[Path, Path] = {}
+    by_place: dict[Path, Path] = {}
     for folder in folders:
         path = Path(folder).expanduser()
         if not path.is_dir():
@@ -83,8 +80,8 @@ def run_folders(folders: Sequence[str], is_run: Callable[[Path], bool], kind: st
                 "runs are in outputs/, sweeps in multirun_sweeps/"
             )
         for run in runs:
-            found.setdefault(run.resolve(), run)
-    return list(found.values())
+            by_place.setdefault(run.resolve(), run)
+    return list(by_place.values())
 
 
 def read_runs(folders: Sequence[str]) -> list[TrainingRun]:
@@ -124,14 +121,12 @@ def _read_run(path: Path) -> TrainingRun | None:
     elif read_status(path) is None:
         return None
     status = read_status(path) or Status(UNFINISHED)
-    metrics = RunFolder(path).metrics
     return TrainingRun(
         path=path,
         config=config,
         state=status.state,
         error=status.error,
         history=_history(RunFolder(path).history),
-        metrics=json.loads(metrics.read_text("utf-8")) if metrics.is_file() else {},
         val_ids=_ids(RunFolder(path).splits / "val.csv"),
     )
 

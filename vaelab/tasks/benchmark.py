@@ -18,6 +18,7 @@ from torch.utils.data import default_collate
 from vaelab.assembly import PARTS, Run, Task
 from vaelab.atomic import replacing, write_json
 from vaelab.benchmark.machine import machine, start_up
+from vaelab.benchmark.neighbours import beside_neighbours
 from vaelab.benchmark.overhead import EpochProfiler, lightning_overhead
 from vaelab.benchmark.steps import measure_steps
 from vaelab.benchmark.throughput import data_throughput
@@ -108,13 +109,14 @@ class Benchmark(Task):
         batch = self._batch(run, scratch)
         cases = self.cases or 4 * data.batch_size
         bar = run.logging.progress_bar
-        measurements: dict[str, Callable[[], dict[str, Any]]] = {
+        measurements: dict[str, Callable[[], Any]] = {
             "start_up": lambda: start_up(self.rounds),
             "data": lambda: data_throughput(data, cases, min(self.rounds, 3), scratch, bar),
             "steps": lambda: measure_steps(
                 self._models(run, batch), run.objective, batch, self.variants,
                 run.hardware.device, self.rounds, self.seconds, self.memory, bar,
             ),
+            "neighbours": lambda: self._neighbours(run, batch),
             "lightning": lambda: self._lightning(run, batch, scratch),
             "epoch": lambda: self._epoch(run, cases, scratch),
         }  # fmt: skip
@@ -153,6 +155,13 @@ class Benchmark(Task):
                 tuple(x.shape[2:]), x.shape[1], run.model.z_dim, self.peer_channels
             )
         return models
+
+    def _neighbours(self, run: Run, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+        hardware = run.hardware
+        if hardware.device.type != "cpu":
+            return []
+        step = BareStep(run.model, run.objective, batch, variant_of(hardware), hardware.device)
+        return beside_neighbours(step.train, self.seconds)
 
     def _lightning(self, run: Run, batch: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         hardware, lr = run.hardware, run.train.lr

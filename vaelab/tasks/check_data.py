@@ -16,10 +16,12 @@ from tqdm import tqdm
 from vaelab.assembly import Run, Task
 from vaelab.atomic import replacing, write_json
 from vaelab.data.findings import Examination, Finding, errors
-from vaelab.data.index import ENCODING, Record, printable
+from vaelab.data.index import ENCODING, Record
 from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
+from vaelab.report.markdown import literal, table
 from vaelab.runs.folder import RunFolder
+from vaelab.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +75,7 @@ class CheckData(Task):
         findings.sort(key=lambda finding: (finding.severity, finding.what, finding.file))
         groups = grouped(findings)
         _write(run.folder, str(root), summary, findings, groups)
-        for line in [*summary.lines(), *_table(groups)]:
+        for line in [*summary.lines(), *_listing(groups)]:
             log.info("%s", line)
         bad = errors(findings)
         count = f"{len(bad)} errors and {len(findings) - len(bad)} warnings"
@@ -155,7 +157,7 @@ def _frequent(counts: Counter[str]) -> str:
     return ", ".join(shown) + (f", {more} others" if more > 0 else "")
 
 
-def _table(groups: Mapping[tuple[str, str], Sequence[Finding]]) -> list[str]:
+def _listing(groups: Mapping[tuple[str, str], Sequence[Finding]]) -> list[str]:
     """A row for each group: severity, number, problem; below it the cure and some files."""
     lines: list[str] = []
     for (severity, what), members in groups.items():
@@ -198,43 +200,33 @@ def _markdown(
     summary: Summary,
     groups: Mapping[tuple[str, str], Sequence[Finding]],
 ) -> Iterator[str]:
-    yield f"# {_cell(counts['root_dir'])}\n"
+    yield f"# {literal(counts['root_dir'])}\n"
     yield f"{counts['errors']} errors, {counts['warnings']} warnings\n"
-    yield from _rows(("severity", "files", "problem", "cure"))
-    for (severity, what), members in groups.items():
-        yield from _rows((severity, len(members), what, members[0].cure), head=False)
+    problems = [
+        (severity, len(members), what, members[0].cure)
+        for (severity, what), members in groups.items()
+    ]
+    yield table(("severity", "files", "problem", "cure"), problems)
     yield "\n## What is there\n"
-    yield from _rows(("fact", "values"))
-    yield from _rows(("records", summary.records), head=False)
-    yield from _rows(("patients", summary.patients), head=False)
+    facts: list[tuple[str, object]] = [
+        ("records", summary.records),
+        ("patients", summary.patients),
+    ]
     for number, patients in sorted(summary.visits.items()):
-        yield from _rows((f"patients with {number} records", patients), head=False)
-    for name, words in summary.words.items():
-        yield from _rows((name, _frequent(words)), head=False)
-    yield ""
-    yield from _rows(
-        ("fact", "records", "minimum", "quartile 1", "median", "quartile 3", "maximum")
+        facts.append((f"patients with {number} records", patients))
+    facts += [(name, _frequent(words)) for name, words in summary.words.items()]
+    yield table(("fact", "values"), facts) + "\n"
+    yield table(
+        ("fact", "records", "minimum", "quartile 1", "median", "quartile 3", "maximum"),
+        [
+            (name, len(values), *(f"{v:.4g}" for v in list(_range(values).values())[1:]))
+            for name, values in summary.numbers.items()
+        ],
     )
-    for name, values in summary.numbers.items():
-        shown = [f"{value:.4g}" for value in list(_range(values).values())[1:]]
-        yield from _rows((name, len(values), *shown), head=False)
     for (severity, what), members in groups.items():
         yield f"\n## {severity}: {what}\n"
         for finding in members[:LISTED]:
-            yield f"- {_cell(finding.file)}{f': {_cell(finding.detail)}' if finding.detail else ''}"
+            detail = f": {literal(finding.detail)}" if finding.detail else ""
+            yield f"- {literal(finding.file)}{detail}"
         if len(members) > LISTED:
             yield f"- and {len(members) - LISTED} more, in check_data.csv"
-
-
-def _rows(cells: Sequence[object], head: bool = True) -> Iterator[str]:
-    yield f"| {' | '.join(_cell(cell) for cell in cells)} |"
-    if head:
-        yield "|---" * len(cells) + "|"
-
-
-def _cell(value: object) -> str:
-    """Text that Markdown shows as it is."""
-    shown = printable(value)
-    for character in "\\`*_<>|[]":
-        shown = shown.replace(character, f"\\{character}")
-    return shown

@@ -15,7 +15,7 @@ from vaelab.atomic import replacing
 from vaelab.errors import UserError
 from vaelab.evaluation.comparison import COLUMNS, NAN, Column, Comparison, number_text, value_text
 from vaelab.report.canvas import save_figure
-from vaelab.report.comparison import (
+from vaelab.report.comparison_figures import (
     RatePoint,
     RunCurves,
     Schedule,
@@ -23,7 +23,8 @@ from vaelab.report.comparison import (
     comparison_curves,
     rate_distortion_figure,
 )
-from vaelab.report.comparison_html import Cell, Heading, write_comparison
+from vaelab.report.comparison_page import Cell, Heading, write_comparison
+from vaelab.report.markdown import literal, table
 from vaelab.runs.differences import short_names
 from vaelab.runs.paths import PathText
 from vaelab.runs.reading import TrainingRun, read_runs
@@ -123,38 +124,25 @@ def _csv(comparison: Comparison) -> str:
 def _markdown(comparison: Comparison, pictures: Mapping[str, Path]) -> str:
     columns = _columns(comparison)
     names = short_names(list(comparison.differences))
-    head = ["run", "state", *(names[key] for key in comparison.differences)]
-    lines = ["# Comparison of runs", ""]
-    lines += [f"> {warning}\n" for warning in comparison.warnings]
+    parts = ["# Comparison of runs", *(f"> {literal(text)}" for text in comparison.warnings)]
     winners = comparison.winners()
     if winners:
-        lines += ["| criterion | best run | value |", "|---|---|---:|"]
-        lines += [_line([_literal(cell) for cell in winner]) for winner in winners]
-        lines.append("")
-    lines.append(_line([*map(_literal, head), *(column.name for column in columns)]))
-    lines.append(_line(["---"] * len(head) + ["---:"] * len(columns)))
+        parts.append(table(["criterion", "best run", "value"], winners))
+    head = ["run", "state", *(names[key] for key in comparison.differences)]
+    rows = []
     for place, standing in enumerate(comparison.standings):
         varied = [value_text(values[place]) for values in comparison.differences.values()]
         numbers = [number_text(getattr(standing, column.field)) for column in columns]
-        lines.append(_line([*map(_literal, [standing.name, standing.state, *varied]), *numbers]))
+        rows.append([standing.name, standing.state, *varied, *numbers])
+    parts.append(table([*head, *(column.name for column in columns)], rows))
     notes = [f"{column.name}: {column.note}" for column in columns if column.note]
-    lines += ["", f"{'; '.join(notes)}. All of the validation split, at the best epoch.", ""]
-    lines += [
-        f"- {_literal(name)} is in the table only: {_literal(reason)}"
+    parts.append(f"{'; '.join(notes)}. All of the validation split, at the best epoch.")
+    parts += [
+        f"- {literal(name)} is in the table only: {literal(reason)}"
         for name, reason in comparison.left_out.items()
     ]
-    lines += ["", *(f"![{caption}]({path.name})" for caption, path in pictures.items()), ""]
-    return "\n".join(lines)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _literal(text: str) -> str:
-    """``text`` without meaning to Markdown's tables or to HTML."""
-    plain = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
-    return plain.replace("&", "&amp;").replace("<", "&lt;")
+    parts += [f"![{caption}]({path.name})" for caption, path in pictures.items()]
+    return "\n\n".join(parts) + "\n"
 
 
 def _write_text(path: Path, text: str) -> None:

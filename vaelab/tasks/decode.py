@@ -17,8 +17,9 @@ from torch import Tensor
 
 from vaelab.assembly import Run, Task
 from vaelab.atomic import replacing
+from vaelab.data.identity import digest_of
 from vaelab.errors import UserError
-from vaelab.evaluation.judging import load_model, weights_digest
+from vaelab.evaluation.judge import judge_of
 from vaelab.latents.paths import (
     LINEAR,
     SPHERICAL,
@@ -119,7 +120,8 @@ class Decode(Task):
 
     def __call__(self, run: Run) -> None:
         """Decode all that was asked for."""
-        model = load_model(run)
+        judge = judge_of(run)
+        model = judge.model
         channels = list(run.data.channel_names)
         if self.modality is not None and self.modality not in channels:
             raise UserError(f"task.modality={self.modality}: one of {', '.join(channels)}")
@@ -235,7 +237,7 @@ def _means(run: Run, model: VAE, split: str) -> tuple[Means, Means, dict[str, An
     From the table that ``task=encode`` has written if it is of these weights; else the split alone
     is encoded.
     """
-    digest = weights_digest(run.weights)
+    digest = digest_of(run.weights)
     table = run.folder.latents / TABLE
     if table.is_file():
         latents = read_latents(table)

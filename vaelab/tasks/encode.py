@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,20 +14,19 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from vaelab.anomaly.detector import reconstruct
 from vaelab.assembly import Run, Task
 from vaelab.atomic import replacing
 from vaelab.data.index import enumerate_names
 from vaelab.errors import UserError
-from vaelab.evaluation.judging import load_model, weights_digest
+from vaelab.evaluation.judge import Encoding, Judge, covariates_of, encodings, judge_of
 from vaelab.latents.covariates import read_covariates
-from vaelab.latents.factor_table import as_columns, is_of_label, sample_factors
-from vaelab.latents.factors import NAMES
+from vaelab.latents.factor_table import as_columns, is_of_label
 from vaelab.latents.pictures import choose_colors, draw_latents
 from vaelab.latents.shards import PARTS, Shard, Work, assemble, is_whole
-from vaelab.latents.subjects import Subject, Subjects, Unreadable, own_subjects, subjects_in
+from vaelab.latents.sources import Source, Sources, Unreadable, own_sources, sources_of_inputs
 from vaelab.latents.table import Latents, read_latents, to_arrow
-from vaelab.models.vae import VAE
-from vaelab.objective.elbo import kl_divergence, squared_error
+from vaelab.metrics.factors import NAMES
 from vaelab.runs.paths import PathText
 
 log = logging.getLogger(__name__)
@@ -39,14 +38,14 @@ class Encode(Task):
     One row a subject: ``id``, ``patient``, ``time_point``, ``split``, ``mu_0`` … and ``logvar_0`` …
     of the posterior, ``recon`` (squared error of the reconstruction from mu, summed over channels
     and voxels) and ``kl`` (nats, summed over units). Of the run's own dataset, volumes with a
-    segmentation have its factors too, ``segmented_mm3`` and so on (``vaelab.latents.factors``; a
+    segmentation have its factors too, ``segmented_mm3`` and so on (``vaelab.metrics.factors``; a
     table of them alone is ``factors.csv``), and radiographs ``label``. Last come the columns of
     ``covariates``, and ``time_days``. Rows are ordered by split (train, val, calibration, test,
     test_full, then by name), patient, time point and id; a subject of two splits has one row, in
     the first. The safetensors file holds the same: arrays ``mu logvar recon kl time_point``, and in
     its metadata ids, patients and splits in order of rows.
 
-    Subjects are encoded shard by shard, and no more than a shard is in memory. A shard is kept as
+    Records are encoded shard by shard, and no more than a shard is in memory. A shard is kept as
     soon as it is done and is not done again while weights, files and settings are the same, so
     that the same command goes on after an interruption.
 
@@ -90,34 +89,37 @@ class Encode(Task):
         """Encode all subjects; raise ``UserError`` at the end when some could not be read."""
         usual = run.folder.latents_of_inputs if self.inputs else run.folder.latents
         folder = Path(self.output_dir).expanduser() if self.output_dir else usual
-        model = load_model(run)
+        judge = judge_of(run)
         subjects = (
-            subjects_in(self.inputs, run.data, folder) if self.inputs else own_subjects(run.data)
+            sources_of_inputs(self.inputs, run.data, folder)
+            if self.inputs
+            else own_sources(run.data)
         )
         covariates = read_covariates(self.covariates, None if self.inputs else run.data)
         # Before any work, as far as can be known: which labels there are is seen on the way.
         labels = [name for name in self.color_by or () if is_of_label(name)]
-        factors = [] if self.inputs or run.data.spacing is None else [*NAMES, *labels]
-        choose_colors(self.color_by, [*covariates.names, *subjects.covariates, *factors])
+        own = list(run.data.covariates) if subjects.own else []
+        factors = [*NAMES, *labels] if subjects.own and run.data.spacing is not None else []
+        choose_colors(self.color_by, [*covariates.names, *own, *factors])
         work = Work(
             about={
                 "model": type(run.model).__name__,
                 "run": run.folder.name,
                 "data": type(run.data).__name__,
                 "weights": run.weights.name,
-                "weights_sha256": weights_digest(run.weights),
+                "weights_sha256": judge.weights_digest,
             },
             settings=run.data.sample_settings(),
             folder=folder / PARTS,
         )
         shards = work.plan(subjects.members, self.shard_size)
-        _encode(model, subjects, work, shards, run)
+        _encode(judge, subjects, work, shards, {} if self.inputs else judge.encodings)
         failed = assemble(shards, folder, work.about, covariates)
         for path in set(work.folder.iterdir()) - {shard.path for shard in shards}:
             path.unlink()  # of other weights or files
         latents = read_latents(folder)
-        own = folder == usual and not self.inputs
-        figures = run.folder.figures if own else folder / "figures"
+        beside = folder == usual and not self.inputs
+        figures = run.folder.figures if beside else folder / "figures"
         color_by = choose_colors(self.color_by, list(latents.covariates))
         draw_latents(latents, color_by, figures, self.umap)
         if failed:
@@ -128,92 +130,90 @@ class Encode(Task):
 
 
 def _encode(
-    model: VAE,
-    subjects: Subjects,
+    judge: Judge,
+    subjects: Sources,
     work: Work,
     shards: Sequence[Shard],
-    run: Run,
+    known: Mapping[str, Encoding],
 ) -> None:
-    """Encode the shards that are not there yet; every subject is read and forgotten."""
+    """Encode the shards that are not there yet; every subject is read and forgotten.
+
+    Args:
+        known: id → encoding of those that the network has seen in this process.
+    """
     missing = [shard for shard in shards if not is_whole(shard.path)]
     done = sum(len(shard.members) for shard in shards if shard not in missing)
     if done:
         log.info("%d of %d subjects are encoded already", done, len(subjects.members))
-    todo = [subject for shard in missing for subject in shard.members]
-    if not todo:
-        return
-    batches, first = [], 0
+    model, run = judge.model, judge.run
+    todo: list[Source] = []
+    batches: list[list[int]] = []
     for shard in missing:  # a batch never crosses a shard: its rows do not depend on what was done
-        last = first + len(shard.members)
-        steps = range(first, last, run.data.batch_size)
-        batches += [list(range(i, min(i + run.data.batch_size, last))) for i in steps]
-        first = last
+        new = [subject for subject in shard.members if subject.id not in known]
+        places, size = range(len(todo), len(todo) + len(new)), run.data.batch_size
+        batches += [list(places[first : first + size]) for first in range(0, len(new), size)]
+        todo += new
+    encoded = iter(
+        tqdm(
+            _numbers(judge, _loader(subjects, todo, batches, run), subjects.own),
+            "encoding", len(todo), unit="subject", leave=False,
+            disable=not run.logging.progress_bar,
+        )
+    )  # fmt: skip
+    for shard in missing:
+        rows = [
+            (one, _finite(known[one.id]) if one.id in known else next(encoded))
+            for one in shard.members
+        ]
+        table = _table(rows, model.z_dim, work.about)
+        del rows  # before the next shard's come
+        with replacing(shard.path) as partial:
+            pq.write_table(table, partial, write_page_checksum=True)
+
+
+def _loader(
+    subjects: Sources, members: Sequence[Source], batches: list[list[int]], run: Run
+) -> Iterable[list[Any]]:
+    """Lists of samples, or of reasons why there is none; ``batches`` are of members' places."""
+    if not members:
+        return ()
     loader: DataLoader[Any] = DataLoader(
-        subjects.load(todo),
+        subjects.load(members),
         batch_sampler=batches,
         num_workers=run.data.num_workers,
         collate_fn=list,
     )
-    samples = _numbers(model, loader, subjects, run)
-    progress = tqdm(
-        samples, "encoding", len(todo), unit="subject", leave=False,
-        disable=not run.logging.progress_bar,
-    )  # fmt: skip
-    rows: list[tuple[Subject, _Numbers | Unreadable]] = []
-    queue = iter(missing)
-    shard = next(queue)
-    for row in zip(todo, progress, strict=True):
-        rows.append(row)
-        if len(rows) == len(shard.members):
-            table = _table(rows, model.z_dim, work.about)
-            with replacing(shard.path) as partial:
-                pq.write_table(table, partial, write_page_checksum=True)
-            rows, shard = [], next(queue, shard)
+    return loader
 
 
-class _Numbers(NamedTuple):
-    mu: np.ndarray  # (z,)
-    logvar: np.ndarray  # (z,)
-    recon: float
-    kl: float
-    covariates: Mapping[str, float]
-
-
-@torch.inference_mode()
 def _numbers(
-    model: VAE, loader: DataLoader[Any], subjects: Subjects, run: Run
-) -> Iterator[_Numbers | Unreadable]:
+    judge: Judge, loader: Iterable[list[Any]], own: bool
+) -> Iterator[Encoding | Unreadable]:
     """What the network says of each sample, in order."""
     for batch in loader:
         samples = [sample for sample in batch if not isinstance(sample, Unreadable)]
-        found: Iterator[_Numbers] = iter(())
+        found: Iterator[Encoding] = iter(())
         if samples:
-            x = torch.stack([sample["image"] for sample in samples]).to(run.hardware.device)
-            x_hat, mu, logvar = model(x)[:3]
-            parts = (mu, logvar, squared_error(x, x_hat), kl_divergence(mu, logvar))
-            arrays = [part.float().cpu().numpy() for part in parts]
-            known = [
-                {name: of(sample) for name, of in subjects.covariates.items()}
-                | sample_factors(sample, run.data)
-                for sample in samples
-            ]
-            found = map(_Numbers, *arrays, known)
+            x = torch.stack([sample["image"] for sample in samples])
+            known = [covariates_of(sample, judge.run.data) if own else {} for sample in samples]
+            output = reconstruct(judge.model, x, judge.run.hardware.device)
+            found = iter(encodings(x, output, known))
         for sample in batch:
             yield sample if isinstance(sample, Unreadable) else _finite(next(found))
 
 
-def _finite(numbers: _Numbers) -> _Numbers | Unreadable:
-    whole = all(np.isfinite(part).all() for part in numbers[:4])
-    return numbers if whole else Unreadable("its latents are not finite; it holds NaN or infinity")
+def _finite(encoding: Encoding) -> Encoding | Unreadable:
+    whole = all(np.isfinite(part).all() for part in encoding[:4])
+    return encoding if whole else Unreadable("its latents are not finite; it holds NaN or infinity")
 
 
 def _table(
-    rows: Sequence[tuple[Subject, _Numbers | Unreadable]],
+    rows: Sequence[tuple[Source, Encoding | Unreadable]],
     z_dim: int,
     about: Mapping[str, Any],
 ) -> pa.Table:
     """A shard's rows; who could not be read, and why, is in its metadata."""
-    good = [(one, found) for one, found in rows if isinstance(found, _Numbers)]
+    good = [(one, found) for one, found in rows if isinstance(found, Encoding)]
     failed = [f"{one.id}: {found.reason}" for one, found in rows if isinstance(found, Unreadable)]
     for reason in failed:
         log.warning("%s", reason)
@@ -226,7 +226,7 @@ def _table(
             splits=[subject.split for subject, _ in good],
             mu=np.array([one.mu for one in found], np.float32).reshape(-1, z_dim),
             logvar=np.array([one.logvar for one in found], np.float32).reshape(-1, z_dim),
-            recon=np.array([one.recon for one in found], np.float32),
+            recon=np.array([one.squared_error for one in found], np.float32),
             kl=np.array([one.kl for one in found], np.float32),
             covariates=as_columns([one.covariates for one in found]),
             about={**about, "failed": failed},

@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from vaelab.anomaly.calibration import ConformalCalibration, check_alpha
+from vaelab.anomaly.calibration import check_alpha
 from vaelab.assembly import PARTS, Run, Task
-from vaelab.atomic import write_json
-from vaelab.data.index import Record
 from vaelab.errors import UserError
-from vaelab.evaluation.diagnostics import ImportanceWeights, latent_diagnostics, latent_headline
-from vaelab.evaluation.judging import calibrate, examine, judged_split, load_detector
-from vaelab.evaluation.localisation import localise
-from vaelab.evaluation.objective import ObjectiveSums
-from vaelab.evaluation.tally import Tally
-from vaelab.latents.probing import probe_factors, probe_headline
-from vaelab.metrics.detection import (
-    detection_metrics,
-    detection_with_intervals,
-    roc_points,
-    subgroup_detection,
-    subgroup_of,
+from vaelab.evaluation.detection import Bootstrap, decide, detect, detect_by_group
+from vaelab.evaluation.diagnostics import latent_diagnostics
+from vaelab.evaluation.judge import judge_of
+from vaelab.evaluation.one_pass import judge_once
+from vaelab.evaluation.predictions import Predictions
+from vaelab.evaluation.results import (
+    Evaluation,
+    LatentUse,
+    latent_use,
+    objective_sums,
+    reconstruction,
 )
-from vaelab.metrics.latent import ACTIVE_THRESHOLD
+from vaelab.latents.probing import probe_factors, probe_headline
+from vaelab.metrics.detection import roc_points
 from vaelab.report.canvas import save_figure
-from vaelab.report.charts import kl_per_dimension as kl_figure
-from vaelab.report.charts import learning_curves, roc_curve_figure, score_histogram
 from vaelab.report.diagnostic_figures import decomposition_figure, probe_figure
+from vaelab.report.score_figures import roc_curve_figure, score_histogram
+from vaelab.report.training_figures import kl_per_unit, learning_curves
 from vaelab.runs.history import read_history
 
 log = logging.getLogger(__name__)
@@ -55,7 +49,7 @@ class Evaluate(Task):
         seed: of the bootstrap, of draws of z, and of what localisation chooses its threshold on.
         importance_samples: z decoded for each image, for a bound on its log-likelihood; 0 for none.
         probe_factors: what to read from the latents: columns of the dataset's ``factors.csv``, and
-            factors of its segmentations (``vaelab.latents.factors``); what is not there is left
+            factors of its segmentations (``vaelab.metrics.factors``); what is not there is left
             out.
 
     Raises:
@@ -91,141 +85,98 @@ class Evaluate(Task):
         Returns:
             Mean squared error over voxels and samples.
         """
-        detector = load_detector(run)
         run.data.setup("test")
-        tally = Tally(list(run.data.channel_names), detector.device)
-        weights = ImportanceWeights(
-            detector.model, detector.device, self.importance_samples, self.seed
-        )
-        splits = run.data.splits
-        split = judged_split(run.data)
-        objective = ObjectiveSums(run)
-        for batch, finding in examine(detector, run.data.loader(split)):
-            tally.add(batch, finding)
-            objective.add(batch, finding.output)
-            weights.add(batch["image"], finding.output.mu, finding.output.logvar)
-        metrics: dict[str, Any] = {
-            "weights": run.weights.name,
-            "score": type(run.score).__name__,
-        }
-        metrics |= tally.metrics(run.annealing.target)
-        metrics["objective"] |= objective.metrics()
-        if len(tally.ids) > 1:
-            metrics["latent"] |= latent_diagnostics(tally.mu, tally.logvar, self.seed)
-        metrics["latent"] |= weights.metrics()
-        probes = probe_factors(
-            run, detector.model, self.probe_factors, self.num_resamples, self.seed
-        )
-        if probes:
-            metrics["probes"] = probes
-        if tally.labels:
-            calibration = calibrate(run, detector)
-            metrics |= self._detection(tally, splits, calibration)
-        localisation = localise(run, detector, self.seed)
-        if localisation:
-            metrics["localisation"] = localisation
-        write_json(run.folder.metrics, metrics)
-        tally.write_scores(run.folder.scores)
-        _draw(run, tally, metrics)
-        log.info("%s", _headline(metrics))
-        log.info("latent space: %s", ", ".join(latent_headline(metrics["latent"])))
-        if probes:
-            log.info("probes: %s", "; ".join(probe_headline(probes)))
-        result: float = metrics["reconstruction"]["mse"]
-        return result
-
-    def _detection(
-        self,
-        tally: Tally,
-        splits: Mapping[str, Sequence[Record]],
-        calibration: ConformalCalibration,
-    ) -> dict[str, Any]:
-        """Detection on the balanced split, on all test images, by subgroup, and as decisions."""
-        scores, labels = tally.scores_and_labels()
-        patient_of_id = {r["id"]: r["patient"] for records in splits.values() for r in records}
-        patients = [patient_of_id[identifier] for identifier in tally.ids]
-        balanced_ids = {record["id"] for record in splits["test"]}
-        balanced = np.array([identifier in balanced_ids for identifier in tally.ids])
-        groups = [subgroup_of(Path(identifier).name) for identifier in tally.ids]
-        flagged = calibration.flag(scores, self.alpha)
-        warning = calibration.warning(self.alpha)
-        if warning:
-            log.warning("%s", warning)
-        threshold = calibration.threshold(self.alpha)
-        return {
-            "detection": self._judge(
-                scores[balanced], labels[balanced], _where(patients, balanced)
+        judge = judge_of(run)
+        judged = judge_once(judge, self.importance_samples, self.seed)
+        predictions, calibration = judged.predictions, judged.calibration
+        several = len(predictions.ids) > 1
+        mu, logvar = predictions.mu, predictions.logvar
+        diagnostics = latent_diagnostics(mu, logvar, self.seed) if several else None
+        bootstrap = Bootstrap(self.num_resamples, self.seed)
+        test = run.data.splits.get("test")
+        balanced = None if test is None else {record["id"] for record in test}
+        labelled = calibration is not None
+        evaluation = Evaluation(
+            weights=run.weights.name,
+            score=type(run.score).__name__,
+            samples=len(predictions.ids),
+            reconstruction=reconstruction(predictions),
+            objective=objective_sums(predictions, run.annealing.target, judged.entries),
+            latent=latent_use(predictions, diagnostics, judged.likelihood),
+            tumour=predictions.tumour,
+            probes=probe_factors(
+                run.data, judge.encode, self.probe_factors, self.num_resamples, self.seed
             ),
-            "detection_all": self._judge(scores, labels, patients),
-            "detection_by_group": {
-                name: asdict(found)
-                for name, found in subgroup_detection(scores, labels, groups).items()
-            },
-            "decisions": {
-                "alpha": self.alpha,
-                "calibration_images": calibration.count,
-                "threshold": threshold if np.isfinite(threshold) else None,
-                "expected_false_alarm_rate": calibration.false_alarm_rate(self.alpha),
-                "false_alarm_rate_95_percent_range": calibration.false_alarm_range(self.alpha),
-                "false_alarm_rate": float(flagged[labels == 0].mean()),
-                "sensitivity": float(flagged[labels == 1].mean()),
-            },
-        }
-
-    def _judge(
-        self, scores: np.ndarray, labels: np.ndarray, patients: Sequence[str]
-    ) -> dict[str, Any]:
-        result: dict[str, Any] = asdict(detection_metrics(scores, labels))
-        few = min(len(set(_where(patients, labels == label))) for label in (0, 1)) < 2
-        if not few:  # a bootstrap over one patient has nothing to draw
-            intervals = detection_with_intervals(
-                scores, labels, patients, num_resamples=self.num_resamples, seed=self.seed
-            )
-            result["intervals_95_percent"] = {
-                name: [estimate.low, estimate.high] for name, estimate in intervals.items()
-            }
-        return result
+            detection=detect(predictions, balanced, bootstrap) if labelled else None,
+            detection_all=detect(predictions, None, bootstrap) if labelled else None,
+            detection_by_group=detect_by_group(predictions) if labelled else None,
+            decisions=decide(predictions, calibration, self.alpha) if calibration else None,
+            localisation=judged.localisation,
+        )
+        evaluation.write(run.folder.metrics)
+        predictions.write_scores(run.folder.scores)
+        _draw(run, predictions, evaluation)
+        log.info("%s", _headline(evaluation))
+        log.info("latent space: %s", ", ".join(_latent_headline(evaluation.latent)))
+        if evaluation.probes:
+            log.info("probes: %s", "; ".join(probe_headline(evaluation.probes)))
+        return evaluation.reconstruction.mse
 
 
-def _where(values: Sequence[str], chosen: np.ndarray) -> list[str]:
-    return [value for value, wanted in zip(values, chosen, strict=True) if wanted]
-
-
-def _draw(run: Run, tally: Tally, metrics: dict[str, Any]) -> None:
+def _draw(run: Run, predictions: Predictions, evaluation: Evaluation) -> None:
     folder = run.folder.figures
-    save_figure(
-        kl_figure(tally.kl_of_units(), threshold=ACTIVE_THRESHOLD), folder / "kl_per_dimension.png"
-    )
-    decomposition = metrics["latent"].get("kl_decomposition_nats")
+    figure = kl_per_unit(predictions.kl_of_units())
+    save_figure(figure, folder / "kl_per_unit.png")
+    decomposition = evaluation.latent.kl_decomposition_nats
     if decomposition:
-        save_figure(decomposition_figure(decomposition), folder / "kl_decomposition.png")
-    if "probes" in metrics:
-        save_figure(probe_figure(metrics["probes"]), folder / "probes.png")
+        save_figure(decomposition_figure(asdict(decomposition)), folder / "kl_decomposition.png")
+    if evaluation.probes:
+        save_figure(probe_figure(asdict(evaluation.probes)), folder / "probes.png")
     history = run.folder.history
     if history.is_file():
         save_figure(learning_curves(read_history(history)), folder / "learning_curves.png")
-    if "detection" in metrics:
-        scores, labels = tally.scores_and_labels()
-        auroc = metrics["detection_all"]["auroc"]
+    if evaluation.detection_all and predictions.labels is not None:
+        scores, labels = predictions.score, predictions.labels
+        auroc = evaluation.detection_all.auroc
         save_figure(roc_curve_figure(*roc_points(scores, labels), auroc), folder / "roc.png")
-        name = str(metrics["score"])
-        save_figure(score_histogram(scores, labels, name), folder / "score_histogram.png")
+        figure = score_histogram(scores, labels, evaluation.score)
+        save_figure(figure, folder / "score_histogram.png")
 
 
-def _headline(metrics: dict[str, Any]) -> str:
-    parts = [f"{metrics['samples']} samples", f"MSE {metrics['reconstruction']['mse']:.4g}"]
-    if "detection" in metrics:
-        detection = metrics["detection"]
-        parts.append(f"AUROC {detection['auroc']:.3f} AP {detection['average_precision']:.3f}")
-        if "intervals_95_percent" in detection:
-            low, high = detection["intervals_95_percent"]["auroc"]
+def _headline(evaluation: Evaluation) -> str:
+    parts = [f"{evaluation.samples} samples", f"MSE {evaluation.reconstruction.mse:.4g}"]
+    detection = evaluation.detection
+    if detection:
+        parts.append(f"AUROC {detection.auroc:.3f} AP {detection.average_precision:.3f}")
+        if detection.intervals_95_percent:
+            low, high = detection.intervals_95_percent["auroc"]
             parts[-1] += f" (AUROC 95 % interval {low:.3f} to {high:.3f})"
-    if "tumour" in metrics:
-        parts.append(f"error on tumour voxels {metrics['tumour']['ratio']:.2f} times the rest")
-    if "localisation" in metrics:
-        found = metrics["localisation"]
+    if evaluation.tumour:
+        parts.append(f"error on tumour voxels {evaluation.tumour.ratio:.2f} times the rest")
+    lesions = evaluation.localisation
+    if lesions:
         parts.append(
-            f"{found['unit']} AP {found['average_precision']:.3f} (blind "
-            f"{found['lesion_share']:.3f}) Dice {found['dice']:.3f}"
+            f"{lesions.unit} AP {lesions.average_precision:.3f} (blind "
+            f"{lesions.lesion_share:.3f}) Dice {lesions.dice:.3f}"
         )
     return "evaluated: " + ", ".join(parts)
+
+
+def _latent_headline(latent: LatentUse) -> list[str]:
+    parts = [f"active units {latent.active_units}/{latent.units}"]
+    terms, gap = latent.kl_decomposition_nats, latent.aggregate_posterior
+    if terms and gap:
+        parts.append(
+            f"KL {latent.kl_nats_per_sample:.4g} nats = mutual information "
+            f"{terms.mutual_information:.3g} (at most {terms.mutual_information_limit:.3g}) "
+            f"+ total correlation {terms.total_correlation:.3g} "
+            f"+ dimension-wise {terms.dimension_wise_kl:.3g}"
+        )
+        parts.append(f"MMD² to the prior {gap.mmd_squared:.3g}")
+    bound = latent.log_likelihood_nats
+    if bound:
+        parts.append(
+            f"log-likelihood at least {bound.importance_weighted_bound:.6g} nats "
+            f"(ELBO {bound.elbo:.6g})"
+        )
+    return parts

@@ -21,7 +21,8 @@ from vaelab.data.index import ENCODING, enumerate_names
 from vaelab.data.inputs import HINT, Input
 from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
-from vaelab.evaluation.judging import healthy_scale, load_calibration, load_detector
+from vaelab.evaluation.calibrating import heat_scale, load_calibration
+from vaelab.evaluation.judge import judge_of
 from vaelab.report.card import overlay
 from vaelab.runs.paths import PathText
 
@@ -39,8 +40,9 @@ class Predict(Task):
 
     Maps are in a tree of folders like that of the inputs. A 2D image gets ``<stem>_heatmap.png``,
     the heat over the original at its size, brightest from a quantile of healthy images. A volume
-    gets ``<id>/<id>_anomaly.nii.gz``: |x - x_hat| averaged over modalities, in the unit of the
-    network's input, on the grid of the volume's own files and 0 where the network did not look.
+    gets ``<id>/<id>_anomaly.nii.gz``, on the grid of the volume's own files and 0 where the network
+    did not look. Maps are the score's own: what each voxel adds to it. A score that has no place is
+    shown with |x - x_hat| averaged over modalities, in the unit of the network's input.
 
     Args:
         inputs: a file or folder, a ``.txt`` or ``.csv`` list of such, or several of these.
@@ -82,8 +84,8 @@ class Predict(Task):
         warning = calibration.warning(self.alpha) if calibration else None
         if warning:
             log.warning("%s", warning)
-        detector = load_detector(run)
-        paint = partial(overlay, heat_scale=self._heat_scale(run, detector))
+        detector = judge_of(run).detector
+        paint = partial(overlay, heat_scale=self._heat_scale(run))
         table = output_dir / "predictions.csv"
         failed: list[str] = []
         flagged = 0
@@ -129,25 +131,28 @@ class Predict(Task):
     ) -> float:
         """The score of one input, whose map is written if asked for."""
         sample = data.read_input(one.path)
-        finding = detector(sample.image[None])
-        score = float(finding.score[0])
+        prediction = detector(sample.image[None])
+        score = float(prediction.score[0])
         if not np.isfinite(score):
             raise UserError(f"{one.path}: its score is {score}; it holds NaN or infinity")
         if self.save_maps:
-            data.save_map(finding.heatmap[0], sample, output_dir / one.place, paint)
+            data.save_map(prediction.heatmap[0], sample, output_dir / one.place, paint)
         return score
 
-    def _heat_scale(self, run: Run, detector: AnomalyDetector) -> float:
+    def _heat_scale(self, run: Run) -> float:
         """Top of the colours; 1 where maps have none."""
         if not (self.save_maps and run.data.paints_maps):
             return 1.0
         try:
-            scale, source = healthy_scale(run, detector)
+            scale = heat_scale(run)
         except UserError as error:
             raise UserError(
                 f"{error}. The heat maps' colour scale is measured on the run's healthy images, "
                 "by task=report_card or here: make them available, or do without maps by "
                 "task.save_maps=false"
             ) from error
-        log.info("heat maps are brightest from %.3g, the %s", scale, source)
-        return scale
+        log.info(
+            "heat maps show %s, brightest from %.3g, the %s",
+            *(scale.quantity, scale.top, scale.source),
+        )
+        return scale.top

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -14,18 +13,16 @@ import numpy as np
 from torch import Tensor
 
 from vaelab.anomaly.calibration import ConformalCalibration
-from vaelab.anomaly.detector import Finding
+from vaelab.anomaly.detector import Prediction
 from vaelab.assembly import Run, Task
 from vaelab.errors import UserError
-from vaelab.evaluation.judging import (
-    examine,
-    healthy_scale,
-    judged_split,
-    load_calibration,
-    load_detector,
-)
-from vaelab.metrics.detection import subgroup_of
-from vaelab.report.html import AnyCase, Case, MetricRow, VolumeCase, write_report
+from vaelab.evaluation.calibrating import heat_scale, load_calibration
+from vaelab.evaluation.judge import judge_of, judged_split
+from vaelab.evaluation.localisation import Localisation
+from vaelab.evaluation.results import Evaluation
+from vaelab.metrics.detection import Detection, subgroup_of
+from vaelab.report.cases import AnyCase, Case, VolumeCase
+from vaelab.report.report_page import Headline, MetricRow, write_report
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +31,7 @@ PACKAGES = ("torch", "torchvision", "lightning", "monai", "hydra-core", "nibabel
 TRUTH = {0: "normal", 1: "sick", None: ""}
 CAPTIONS = {
     "learning_curves": "Learning curves",
-    "kl_per_dimension": "KL of each latent unit",
+    "kl_per_unit": "KL of each latent unit",
     "roc": "ROC curve",
     "score_histogram": "Anomaly scores",
     "kl_decomposition": "Where the KL goes",
@@ -87,27 +84,26 @@ class Report(Task):
     def __call__(self, run: Run) -> None:
         """Write the page of an evaluated run."""
         folder = run.folder
-        metrics = _read_metrics(folder.metrics)
-        detector = load_detector(run)
+        evaluation = Evaluation.read(folder.metrics)
+        judge = judge_of(run)
         run.data.setup("test")
         splits = run.data.splits
         split = judged_split(run.data)
-        scale, source = healthy_scale(run, detector)
+        scale = heat_scale(run)
         chosen = self._choose(folder.scores)
+        places = [i for i, record in enumerate(splits[split]) if record["id"] in chosen]
         calibration = load_calibration(run)
         cases: list[AnyCase] = []
-        for batch, finding in examine(detector, run.data.loader(split)):
-            for index, identifier in enumerate(batch["id"]):
-                if identifier in chosen:
-                    cases.append(self._case(batch, finding, index, run, calibration))
-            if len(cases) == len(chosen):
-                break
+        for batch, prediction in judge.examine(split, places):
+            for index in range(len(batch["id"])):
+                cases.append(self._case(batch, prediction, index, run, calibration))
         config = folder.config.read_text(encoding="utf-8")
         path = write_report(
             folder.report,
             title=folder.name,
-            summary=_summary(run, metrics),
-            metrics=_rows(metrics),
+            headline=_headline(evaluation),
+            summary=_summary(run, evaluation),
+            metrics=_rows(evaluation),
             figures={
                 caption: (place / f"{name}.png").read_bytes()
                 for place, captions in ((folder.figures, CAPTIONS), (folder.decoded, DECODED))
@@ -115,8 +111,9 @@ class Report(Task):
                 if (place / f"{name}.png").is_file()
             },
             cases=cases,
-            heat_scale=scale,
-            scale_source=source,
+            heat_scale=scale.top,
+            scale_source=scale.source,
+            heat_name=scale.quantity,
             config_yaml=config,
             versions={name: version(name) for name in PACKAGES},
             splits={name: len(records) for name, records in splits.items()},
@@ -136,12 +133,12 @@ class Report(Task):
     def _case(
         self,
         batch: dict[str, Any],
-        finding: Finding,
+        prediction: Prediction,
         index: int,
         run: Run,
         calibration: ConformalCalibration | None,
     ) -> AnyCase:
-        score = float(finding.score[index])
+        score = float(prediction.score[index])
         name = str(batch["id"][index])
         common: dict[str, Any] = {
             "id": name,
@@ -150,17 +147,19 @@ class Report(Task):
             "p_value": float(calibration.p_value(score)) if calibration else None,
             "flagged": bool(calibration.flag(score, self.alpha)) if calibration else None,
             "group": subgroup_of(Path(name).name) or "",
-            "heatmap": finding.heatmap[index].numpy(),
+            "heatmap": prediction.heatmap[index].numpy(),
         }
         image: Tensor = batch["image"][index]
-        x_hat = finding.x_hat[index]
+        x_hat = prediction.x_hat[index]
         if image.dim() == 3:
             return Case(image=image[0].numpy(), reconstruction=x_hat[0].numpy(), **common)
         channels = list(run.data.channel_names)
+        depth, height, width = run.data.spacing or (1.0, 1.0, 1.0)
         return VolumeCase(
             modalities=dict(zip(channels, image.numpy(), strict=True)),
             reconstructions=dict(zip(channels, x_hat.numpy(), strict=True)),
             seg=batch["seg"][index, 0].numpy() if "seg" in batch else None,
+            spacing=(depth, height, width),
             **common,
         )
 
@@ -170,14 +169,7 @@ def _evenly(rows: Sequence[dict[str, str]], count: int) -> list[str]:
     return [rows[place]["id"] for place in places]
 
 
-def _read_metrics(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; evaluate the run first with task=evaluate")
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
-
-
-def _summary(run: Run, metrics: dict[str, Any]) -> dict[str, str]:
+def _summary(run: Run, evaluation: Evaluation) -> dict[str, str]:
     data = f"{type(run.data).__name__}, {run.data.root_dir}"
     parameters = sum(weight.numel() for weight in run.model.parameters())
     model = f"{type(run.model).__name__}, {run.model.z_dim} latent units"
@@ -186,61 +178,78 @@ def _summary(run: Run, metrics: dict[str, Any]) -> dict[str, str]:
         "Model": f"{model}, {parameters / 1e6:.1f} M parameters",
         "Training": f"up to {run.train.max_epochs} epochs, best by "
         f"{run.train.monitor}, seed {run.train.seed}",
-        "Score": str(metrics["score"]),
-        "Judged on": f"{metrics['samples']} samples",
+        "Score": evaluation.score,
+        "Judged on": f"{evaluation.samples} samples",
     }
 
 
-def _rows(metrics: dict[str, Any]) -> list[MetricRow]:
-    rows: list[MetricRow] = []
-    for key, note in (("detection", "half normal, half sick"), ("detection_all", "all images")):
-        found = metrics.get(key, {})
-        if found and key == "detection_all" and found["counts"] == metrics["detection"]["counts"]:
-            continue  # the test part is balanced as it is
-        intervals = found.get("intervals_95_percent", {})
-        for name, label in NAMES.items():
-            if name in found:
-                low, high = intervals.get(name, (None, None))
-                rows.append(MetricRow(label, found[name], low, high, f"{note}; 95 % by patient"))
-    if "decisions" in metrics:
-        made = metrics["decisions"]
-        note = f"flagged at α = {made['alpha']:g} by {made['calibration_images']} held-out normals"
-        rows.append(MetricRow("False-alarm rate", made["false_alarm_rate"], note=note))
-        rows.append(MetricRow("Sensitivity", made["sensitivity"], note=note))
-    latent = metrics["latent"]
-    rows.append(
-        MetricRow("Mean squared error", metrics["reconstruction"]["mse"], note="per pixel or voxel")
+def _headline(evaluation: Evaluation) -> Headline:
+    latent, decisions = evaluation.latent, evaluation.decisions
+    auroc = None
+    if evaluation.detection:
+        auroc = _detection_rows(evaluation.detection, "half normal, half sick")[0]
+    return Headline(
+        score=evaluation.score,
+        samples=evaluation.samples,
+        mse=evaluation.reconstruction.mse,
+        units=latent.units,
+        active_units=latent.active_units,
+        auroc=auroc,
+        sensitivity=decisions.sensitivity if decisions else None,
+        false_alarm_rate=decisions.false_alarm_rate if decisions else None,
+        tumour_ratio=evaluation.tumour.ratio if evaluation.tumour else None,
     )
-    rows.append(MetricRow("KL", latent["kl_nats_per_sample"], note="nats per sample"))
-    if latent["active_units"] is not None:
-        rows.append(MetricRow("Active units", latent["active_units"], note=f"of {latent['units']}"))
-    if "tumour" in metrics:
-        rows.append(
-            MetricRow(
-                "Error on tumour voxels", metrics["tumour"]["ratio"], note="times that of the rest"
-            )
-        )
-    return rows + (_localisation_rows(metrics["localisation"]) if "localisation" in metrics else [])
 
 
-def _localisation_rows(found: dict[str, Any]) -> list[MetricRow]:
-    where = f"{found['judged_on']}, {found['judged_images']} images"
-    blind = f"{where}; a blind map would have {found['lesion_share']:.2g}"
-    alarms = (
-        f"{found['false_positives_per_image']:.2g} false alarms per image, "
-        f"{100 * found['flagged_share']:.2g} % of all {found['unit']}s flagged"
-    )
-    return [
+def _rows(evaluation: Evaluation) -> list[MetricRow]:
+    balanced, whole = evaluation.detection, evaluation.detection_all
+    rows = _detection_rows(balanced, "half normal, half sick") if balanced else []
+    if whole and not (balanced and whole.counts == balanced.counts):
+        rows += _detection_rows(whole, "all images")
+    made = evaluation.decisions
+    if made:
+        note = f"flagged at α = {made.alpha:g} by {made.calibration_images} held-out normals"
+        rows.append(MetricRow("False-alarm rate", made.false_alarm_rate, note=note))
+        rows.append(MetricRow("Sensitivity", made.sensitivity, note=note))
+    latent = evaluation.latent
+    mse = evaluation.reconstruction.mse
+    rows.append(MetricRow("Mean squared error", mse, note="per pixel or voxel"))
+    rows.append(MetricRow("KL", latent.kl_nats_per_sample, note="nats per sample"))
+    if latent.active_units is not None:
+        rows.append(MetricRow("Active units", latent.active_units, note=f"of {latent.units}"))
+    if evaluation.tumour:
+        ratio = evaluation.tumour.ratio
+        rows.append(MetricRow("Error on tumour voxels", ratio, note="times that of the rest"))
+    if evaluation.localisation:
+        rows += _localisation_rows(evaluation.localisation)
+    return rows
+
+
+def _detection_rows(found: Detection, images: str) -> list[MetricRow]:
+    ends = found.intervals_95_percent or {}
+    rows = []
+    for name, label in NAMES.items():
+        low, high = ends.get(name, (None, None))
+        note = f"{images}; 95 % by patient"
+        rows.append(MetricRow(label, getattr(found, name), low, high, note))
+    return rows
+
+
+def _localisation_rows(found: Localisation) -> list[MetricRow]:
+    where = f"{found.judged_on}, {found.judged_images} images"
+    blind = f"{where}; of {found.map}; a blind map would have {found.lesion_share:.2g}"
+    rows = [
         # Its bracket is of rounding and would be taken for an interval of confidence.
         MetricRow(
-            f"{found['unit'].capitalize()} average precision",
-            found["average_precision"],
-            note=blind,
+            f"{found.unit.capitalize()} average precision", found.average_precision, note=blind
         ),
-        MetricRow(f"Dice (threshold from {found['threshold_from']})", found["dice"], note=where),
-        MetricRow(
-            "Lesions found",
-            found["detection_rate"],
-            note=f"share of {found['lesions']} lesions, at the same threshold; {alarms}",
-        ),
+        MetricRow(f"Dice (threshold from {found.threshold_from})", found.dice, note=where),
     ]
+    if found.detection_rate is not None:
+        alarms = (
+            f"{found.false_positives_per_image:.2g} false alarms per image, "
+            f"{100 * found.flagged_share:.2g} % of all {found.unit}s flagged"
+        )
+        note = f"share of {found.lesions} lesions, at the same threshold; {alarms}"
+        rows.append(MetricRow("Lesions found", found.detection_rate, note=note))
+    return rows

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from vaelab.assembly import Run, Task
+from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
-from vaelab.evaluation.judging import examine, healthy_scale, load_detector
+from vaelab.evaluation.calibrating import HeatScale, heat_scale
+from vaelab.evaluation.judge import judge_of
 from vaelab.report.canvas import save_figure
 from vaelab.report.card import report_card, report_card_3d
 
@@ -40,53 +44,70 @@ class ReportCard(Task):
 
     def __call__(self, run: Run) -> None:
         """Draw the card of a trained run."""
-        detector = load_detector(run)
         run.data.setup("test")
-        scale, source = healthy_scale(run, detector)
-        cases: list[dict[str, Any]] = []
-        for batch, finding in examine(detector, run.data.test_dataloader()):
-            for index in range(len(batch["id"])):
-                if "label" in batch and int(batch["label"][index]) == 0:
-                    continue
-                seg: Tensor | None = batch["seg"][index, 0] if "seg" in batch else None
-                cases.append(
-                    {
-                        "id": batch["id"][index],
-                        "image": batch["image"][index],
-                        "x_hat": finding.x_hat[index],
-                        "heatmap": finding.heatmap[index],
-                        "score": float(finding.score[index]),
-                        "seg": seg,
-                    }
+        judge = judge_of(run)
+        scale = heat_scale(run)
+        split = "test" if "test" in run.data.splits else "val"
+        places = list(islice(_sick_places(run.data, split), self.num_cases))
+        if not places:
+            raise UserError("the test split has no sick case to show on a report card")
+        columns: list[Column] = []
+        for batch, prediction in judge.examine(split, places):
+            segs: Tensor | None = batch.get("seg")
+            columns += [
+                Column(
+                    batch["id"][place],
+                    batch["image"][place],
+                    prediction.x_hat[place],
+                    prediction.heatmap[place],
+                    float(prediction.score[place]),
+                    None if segs is None else segs[place, 0],
                 )
-            if len(cases) >= self.num_cases:
-                break
-        figure = draw_card(
-            cases[: self.num_cases],
-            list(run.data.channel_names),
-            scale,
-            source,
-            f"{run.folder.name}  ·  {type(run.score).__name__}",
-        )
+                for place in range(len(batch["id"]))
+            ]
+        title = f"{run.folder.name}  ·  {type(run.score).__name__}"
+        figure = draw_card(columns, list(run.data.channel_names), scale, title)
         path = save_figure(figure, run.folder.report_card)
         log.info("report card in %s", path)
 
 
+class Column(NamedTuple):
+    """One case of a card."""
+
+    id: str
+    image: Tensor
+    """(C, ...)."""
+    x_hat: Tensor
+    heatmap: Tensor
+    """(...)."""
+    score: float
+    seg: Tensor | None
+
+
+def _sick_places(data: SplitDataModule, split: str) -> Iterator[int]:
+    """Places of the sick records of a split; all where nobody has labelled them."""
+    data.preprocess(split)
+    samples = data.dataset(split)
+    for place in range(len(data.splits[split])):
+        if int(samples[place].get("label", 1)) == 1:
+            yield place
+
+
 def draw_card(
-    cases: list[dict[str, Any]], channel_names: list[str], scale: float, source: str, title: str
+    columns: Sequence[Column], channel_names: Sequence[str], scale: HeatScale, title: str
 ) -> Figure:
-    """The card of some cases; each holds id, image (C, ...), x_hat, heatmap, score and seg."""
-    if not cases:
-        raise UserError("the test split has no sick case to show on a report card")
-    images = torch.stack([case["image"][0] for case in cases]).numpy()
-    x_hats = torch.stack([case["x_hat"][0] for case in cases]).numpy()
-    heatmaps = torch.stack([case["heatmap"] for case in cases]).numpy()
-    ids = [case["id"].rsplit("/", 1)[-1] for case in cases]
-    scores = [case["score"] for case in cases]
+    """The card of some cases, one or more, by their first channel."""
+    images = torch.stack([column.image[0] for column in columns]).numpy()
+    x_hats = torch.stack([column.x_hat[0] for column in columns]).numpy()
+    heatmaps = torch.stack([column.heatmap for column in columns]).numpy()
+    ids = [column.id.rsplit("/", 1)[-1] for column in columns]
+    scores = [column.score for column in columns]
     if images.ndim == 3:
-        return report_card(images, x_hats, heatmaps, scale, ids, scores, title, source)
-    segs = [case["seg"] for case in cases]
-    stacked = None if segs[0] is None else torch.stack(segs).numpy()
+        return report_card(
+            images, x_hats, heatmaps, scale.top, ids, scores, title, scale.source, scale.quantity
+        )
+    segs = [column.seg for column in columns if column.seg is not None]
     return report_card_3d(
-        images, x_hats, heatmaps, scale, stacked, ids, scores, channel_names[0], title, source
-    )
+        images, x_hats, heatmaps, scale.top, torch.stack(segs).numpy() if segs else None,
+        ids, scores, channel_names[0], title, scale.source, scale.quantity,
+    )  # fmt: skip

@@ -26,15 +26,11 @@ from vaelab.data.build import thread_pool
 from vaelab.data.contract import ShiftableImages
 from vaelab.data.index import Record
 from vaelab.errors import UserError
-from vaelab.evaluation.judging import (
-    describe_score,
-    fit,
-    judged_split,
-    load_calibration,
-    load_detector,
-)
+from vaelab.evaluation.calibrating import describe_score, load_calibration
+from vaelab.evaluation.judge import judge_of, judged_split
 from vaelab.evaluation.shifts import SHIFTS, shifted
 from vaelab.metrics.detection import detection_metrics
+from vaelab.report.markdown import table
 from vaelab.runs.folder import RunFolder
 from vaelab.runs.paths import PathText
 
@@ -113,14 +109,15 @@ class Robustness(Task):
         """
         data = run.data
         reader = data.shiftable_images()
-        detector = load_detector(run)
+        own_judge = judge_of(run)
+        detector = own_judge.detector
         data.setup("test")
         own = describe_score(run.score)
         others = {n: score for n, score in self.scores.items() if describe_score(score) != own}
         for score in others.values():
             if isinstance(score, ModelScore):
                 score.use(detector.model, detector.device)
-            fit(score, detector, data)
+            own_judge.fit(score)
         split = judged_split(data)
         records = data.splits[split]
         labels = np.array([int(record["label"]) for record in records])
@@ -281,7 +278,7 @@ def robustness_tables(
         f"normal images flagged by the run's own calibration at {100 * result['alpha']:g} %. Worst "
         f"of shifts is of each column; by AUROC it is `{result['worst_shift']}`. Shifts are "
         f"simulated: images of a hospital of its own are the better test.",
-        _markdown(
+        table(
             ["images", "AUROC", "sensitivity at 95 %", "false alarms"],
             [[name, *(_figure(row[key]) for key in row)] for name, row in _rows(result).items()],
         ),
@@ -292,7 +289,7 @@ def robustness_tables(
     columns = [_rows(one) for one in scores.values()]
     parts += [
         "AUROC of each score:",
-        _markdown(
+        table(
             ["images", *scores],
             [[name, *(_figure(rows[name]["auroc"]) for rows in columns)] for name in columns[0]],
         ),
@@ -300,7 +297,7 @@ def robustness_tables(
     if others:
         parts += [
             f"AUROC over {len(others) + 1} runs, mean ± standard deviation:",
-            _markdown(["images", *scores], _over_runs([result, *others])),
+            table(["images", *scores], _over_runs([result, *others])),
         ]
     return parts
 
@@ -315,13 +312,13 @@ def _rows(result: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
 
 
 def _over_runs(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-    table = [
+    rows_of_scores = [
         [_rows(one) for one in (result, *result["scores"].values())] for result in results
     ]  # run, score, row
     lines = []
-    for name in table[0][0]:
+    for name in rows_of_scores[0][0]:
         aurocs = np.array(
-            [[rows[name]["auroc"] for rows in scores] for scores in table]
+            [[rows[name]["auroc"] for rows in scores] for scores in rows_of_scores]
         )  # (runs, scores)
         pairs = zip(aurocs.mean(0), aurocs.std(0, ddof=1), strict=True)
         lines.append([name, *(f"{mean:.3f} ± {deviation:.3f}" for mean, deviation in pairs)])
@@ -330,18 +327,3 @@ def _over_runs(results: Sequence[Mapping[str, Any]]) -> list[list[str]]:
 
 def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
-
-
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, aligned for reading as text too."""
-    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
-    first, *rest = widths
-    lines = [f"|{'-' * (first + 2)}|{'|'.join('-' * (width + 1) + ':' for width in rest)}|"]
-    for row in (header, *rows):
-        cells = [
-            row[0].ljust(first),
-            *(cell.rjust(w) for cell, w in zip(row[1:], rest, strict=True)),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines[0], lines[1] = lines[1], lines[0]
-    return "\n".join(lines)

@@ -1,7 +1,7 @@
 """``task=search``: hyperparameters chosen by Optuna, one training run per trial.
 
 A task of our own, since Hydra's Optuna sweeper (1.3.0) needs an Optuna below 3. A trial is a
-process of its own, whose output goes to ``console.log`` in its folder.
+subprocess, whose output goes to ``console.log`` in its folder.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from vaelab.assembly import Run, Task
 from vaelab.atomic import replacing
 from vaelab.errors import UserError
 from vaelab.report.canvas import save_figure
-from vaelab.report.search import search_figure
+from vaelab.report.search_figure import search_figure
 from vaelab.runs.folder import RunFolder
 from vaelab.runs.launch import run_apart
 from vaelab.runs.overrides import overrides
@@ -136,7 +136,7 @@ class Search(Task):
             yield trial.number, trial.params
 
     def _run(self, study: Study, folder: Path, number: int, parameters: dict[str, Any]) -> None:
-        """Train, unless that was done before the search was cut off; tell the study."""
+        """Train, unless that was done before, and give the study the value."""
         place = RunFolder(folder).trial(number).path
         chosen = overrides(parameters)
         log.info("trial %d: %s", number, "  ".join(chosen))
@@ -246,7 +246,7 @@ def _write_results(study: Study, folder: Path) -> None:
 
 
 def _conclude(study: Study, folder: Path) -> float:
-    """Draw, and tell the best."""
+    """Draw the study, and log the best trial."""
     complete = _complete(study)
     if not complete:
         raise UserError(f"none of the {_count(study)} trials has succeeded; see {folder}/trial_*")

@@ -17,9 +17,9 @@ from vaelab.atomic import replacing, write_json
 from vaelab.errors import UserError
 from vaelab.evaluation.rescan import Rescan
 from vaelab.latents.seed_runs import train_seeds, trained_runs
+from vaelab.latents.sources import Source, own_sources
 from vaelab.latents.spaces import Space, encode, first_scans, names_of
-from vaelab.latents.stability_report import CHANCE, Measure, figure, markdown, table
-from vaelab.latents.subjects import Subject, own_subjects
+from vaelab.latents.stability_report import CHANCE, Measure, figure, markdown, measure_table
 from vaelab.metrics.agreement import (
     aligned_components,
     aligned_r2,
@@ -132,7 +132,7 @@ class Stability(Task):
         """
         scans = [
             one
-            for one in own_subjects(run.data).members
+            for one in own_sources(run.data).members
             if self.subjects == "all" or one.split == "val"
         ]
         first = first_scans(scans)
@@ -171,12 +171,12 @@ class Stability(Task):
             "%s: %s\n%s",
             result["verdict"],
             result["sentence"],
-            "\n".join(table(result["measures"])),
+            measure_table(result["measures"]),
         )
         return measures["aligned_r2"].estimate.value
 
     def _measures(
-        self, spaces: Sequence[Space], scans: Sequence[Subject], first: Sequence[int]
+        self, spaces: Sequence[Space], scans: Sequence[Source], first: Sequence[int]
     ) -> dict[str, Measure]:
         """Every measure that these spaces and scans have."""
         weights = patient_weights(
@@ -227,7 +227,7 @@ class Stability(Task):
         self,
         measures: Mapping[str, Measure],
         spaces: Sequence[Space],
-        scans: Sequence[Subject],
+        scans: Sequence[Source],
         first: Sequence[int],
     ) -> dict[str, Any]:
         word = overall([measure.verdict for measure in measures.values()])

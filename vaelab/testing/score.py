@@ -46,6 +46,7 @@ def check_score(score: Score, model: VAE, x: Tensor) -> None:
         shape = (len(x), *x.shape[2:])
         promise(evidence.shape == shape, "a map has the spatial shape of x",
                 f"{tuple(evidence.shape)}, not {shape}")  # fmt: skip
+        promise(evidence.isfinite().all(), "a map is finite")
 
 
 def _first(output: Any) -> Any:

@@ -137,6 +137,7 @@ class SeedEachBatch(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed every device."""
+        # The 0 was the rank of a process alone: its noise stays what it was.
         place = [self.seed, trainer.current_epoch, batch_idx, 0]
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 

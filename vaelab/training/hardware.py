@@ -37,6 +37,8 @@ class Hardware:
             back to the CPU and says so.
         devices: how many on each machine, a process each, or "auto": all cards, or one CPU.
         num_nodes: machines; several are started by torchrun or srun.
+        threads: of the CPU that each process computes with; None leaves PyTorch its choice: all
+            cores, or ``OMP_NUM_THREADS``.
         precision: "32-true", "16-mixed", "bf16-mixed", or "auto": 16-mixed on CUDA, else 32-true.
         strategy: Lightning's name; "auto" is "ddp" where there are several processes.
         channels_last: keep images and weights channels-last in memory; "auto" does so on the CPU.
@@ -53,6 +55,7 @@ class Hardware:
     accelerator: str = "auto"
     devices: int | str = 1
     num_nodes: int = 1
+    threads: int | None = None
     precision: str | int = "auto"
     strategy: str = "auto"
     channels_last: bool | str = "auto"
@@ -75,6 +78,8 @@ class Hardware:
             raise UserError(f"hardware.devices={self.devices}: a number from 1 on, or auto")
         if self.num_nodes < 1:
             raise UserError(f"hardware.num_nodes={self.num_nodes}: at least 1 is needed")
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"hardware.threads={self.threads}: at least 1 is needed, or null")
         if not self.grad_scale > 0:
             raise UserError(f"hardware.grad_scale={self.grad_scale}: must be above 0; try 0.0039")
         if self.growth_interval < 1:
@@ -90,6 +95,11 @@ class Hardware:
     def device(self) -> torch.device:
         """The device that computes, after any fallback."""
         return torch.device(self.resolve())
+
+    def set_threads(self) -> None:
+        """Let this process compute with as many threads of the CPU as were asked for."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
 
     def resolve(self) -> str:
         """Name what is used of "cuda", "mps" and "cpu": what was asked for, else the CPU."""

@@ -121,9 +121,10 @@ class StepHealth(Callback):
             return
         steps, self._pending = self._pending, []
         table = torch.stack([step.terms for step in steps]).cpu()
-        for step, terms in zip(steps, table, strict=True):
-            if not terms.isfinite().all():
-                raise UserError(_not_finite(step, terms))
+        are_finite: list[bool] = table.isfinite().all(1).tolist()
+        if not all(are_finite):
+            first = are_finite.index(False)
+            raise UserError(_not_finite(steps[first], table[first]))
         scales = [step.scale for step in steps if step.scale is not None]
         for scale in torch.stack(scales).tolist() if scales else []:
             skipped = scale < self._scale

@@ -15,6 +15,7 @@ from vaelab.data.batches import FILLER
 from vaelab.models.vae import VAE
 from vaelab.objective.annealing import Annealing
 from vaelab.objective.contract import Objective, Step, evaluate
+from vaelab.training.gather import counts
 from vaelab.training.layout import CHANNELS_LAST, to_channels_last, to_contiguous
 from vaelab.training.noise import SharedNoise
 from vaelab.training.optimizer import OptimizerFactory
@@ -116,8 +117,6 @@ class VAELitModule(L.LightningModule):
         return trainer.accumulate_grad_batches * trainer.world_size
 
     def _step(self, batch: dict[str, Any], stage: Literal["train", "val"]) -> StepOutput:
-        batch = dict(batch)
-        counted = 0.0 if batch.pop(FILLER, False) is not False else 1.0
         x: Tensor = batch["image"]
         if stage == "train" and self.augment is not None:
             x = self.augment(x)
@@ -125,8 +124,9 @@ class VAELitModule(L.LightningModule):
             x = x.to(memory_format=CHANNELS_LAST[x.dim()])
         step = self.step_of(stage)
         output = self(x)
-        sums = evaluate(self.objective, {**batch, "image": x}, output, step)
-        if not counted:  # of no sample: this process waits for the others
+        seen = {key: value for key, value in batch.items() if key != FILLER} | {"image": x}
+        sums = evaluate(self.objective, seen, output, step)
+        if not counts(batch):  # of no sample: this process waits for the others
             sums = {name: 0.0 * value for name, value in sums.items()}
         self._log_sums(sums, stage, voxels=x[0].numel())
         self.log(

@@ -18,10 +18,13 @@ from vaelab.runs.processes import this_process
 class Preemption(Callback):
     """Within this context SIGTERM raises ``Interrupted``; as a callback it leaves training be.
 
-    In the training loop Lightning's own handler works: it lets the batch end and then raises
-    ``SIGTERMException``. Nothing is saved at that moment. The last epoch's checkpoint is there,
-    and from it a run goes on as if it had never stopped; one from the middle of an epoch would
-    have to bring back the sums of the log and the place in the data too.
+    In the training loop of one process Lightning's own handler works: it lets the batch end and
+    then raises ``SIGTERMException``. Of several processes it asks the others from inside the
+    handler, and waits for ever where they wait for a gradient: there this one stays.
+
+    Nothing is saved at that moment. The last epoch's checkpoint is there, and from it a run goes on
+    as if it had never stopped; one from the middle of an epoch would have to bring back the sums of
+    the log and the place in the data too.
     """
 
     def __init__(self) -> None:
@@ -51,16 +54,17 @@ class Preemption(Callback):
             os.kill(os.getpid(), signal.SIGTERM)
             return
         if this_process().launcher == "vaelab":
-            # To the process that waits for this one and its like: Lightning asks rank 0 alone, and
-            # those who wait for another hear nothing.
+            # To the process that waits for this one and its like, and stops them all.
             os.kill(os.getppid(), signal.SIGTERM)
         self.received = True
         if not self._training:
             raise Interrupted("stopped by SIGTERM")
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """From here on Lightning looks for the signal after every batch."""
-        self._training = True
+        """From here on Lightning looks for the signal after every batch of a process alone."""
+        self._training = trainer.world_size == 1
+        if not self._training and self._before is not None:
+            signal.signal(signal.SIGTERM, self._handle)  # Lightning has put its own before it
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Lightning looks no more."""

@@ -13,8 +13,10 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from vaelab.data.phantoms import head
 from vaelab.data.phantoms import mri as phantom_mri
 from vaelab.data.phantoms.mri import PhantomMRI
+from vaelab.data.phantoms.scan import draw_phantom
 from vaelab.errors import UserError
 
 SUFFIXES = ("seg", "t1c", "t1n", "t2f", "t2w")
@@ -193,11 +195,11 @@ def test_the_third_patient_is_stored_unlike_the_others(cohort: Path) -> None:
 @pytest.mark.parametrize("number", [3, 8, 13])
 def test_an_odd_file_shows_the_head_and_tumour_of_a_usual_one(tmp_path: Path, number: int) -> None:
     """One patient on both grids, compared in world mm: the whole affine is held, sides included."""
-    average = phantom_mri._load_average_brain()
-    usual_grid = phantom_mri._grid_of(1, voxel_size=4.0)
-    usual = phantom_mri._draw_phantom(average, usual_grid, seed=0, number=number, time_point=0)
-    odd_grid = phantom_mri._grid_of(number, voxel_size=4.0)
-    odd = phantom_mri._draw_phantom(average, odd_grid, seed=0, number=number, time_point=0)
+    average = head.load_average_brain()
+    usual_grid = head.grid_of(1, voxel_size=4.0)
+    usual = draw_phantom(average, usual_grid, seed=0, number=number, time_point=0)
+    odd_grid = head.grid_of(number, voxel_size=4.0)
+    odd = draw_phantom(average, odd_grid, seed=0, number=number, time_point=0)
     phantom_mri._write_subject(tmp_path / "odd", odd, odd_grid)
     assert odd_grid.orientation != usual_grid.orientation
 
@@ -343,7 +345,7 @@ def test_a_bad_parameter_is_named_with_its_cure(parameters: dict[str, float], me
 
 def test_a_tumour_finds_its_seat_between_the_thickest_slices_too():
     # The first patient of seed 0 whose ray to the dura met no voxel within 4 mm.
-    grid = phantom_mri._grid_of(1163, 6.0)
-    average = phantom_mri._load_average_brain().seen_by(grid)
-    phantom = phantom_mri._draw_phantom(average, grid, 0, 1163, 0)
-    assert (phantom.seg == phantom_mri.ENHANCING).any()
+    grid = head.grid_of(1163, 6.0)
+    average = head.load_average_brain().seen_by(grid)
+    phantom = draw_phantom(average, grid, 0, 1163, 0)
+    assert (phantom.seg == head.ENHANCING).any()

@@ -17,7 +17,7 @@ from vaelab.data.phantoms.xray import (
     MASK_MARGIN,
     NUM_FEW,
     PhantomXray,
-    list_entries,
+    list_images,
     radiograph,
 )
 from vaelab.errors import UserError
@@ -138,10 +138,10 @@ def test_masks_exist_for_the_sick_alone_and_lie_within_their_image(tree: Path) -
 
 
 @pytest.mark.parametrize(
-    "entry", list(islice(list_entries(0, "test", sick=True), 9)), ids=lambda e: e.stem
+    "entry", list(islice(list_images(0, "test", sick=True), 9)), ids=lambda e: e.stem
 )
 def test_an_opacity_is_brighter_than_the_healthy_lung_and_changes_nothing_else(
-    entry: phantom_xray.Entry,
+    entry: phantom_xray.ImageFile,
 ) -> None:
     sick = radiograph(entry.patient, entry.view, image_size=96)
     healthy = radiograph(entry.patient, entry.view, image_size=96, with_opacity=False)
@@ -159,7 +159,7 @@ def test_an_opacity_is_brighter_than_the_healthy_lung_and_changes_nothing_else(
 
 
 def test_two_images_of_a_patient_share_the_anatomy_and_differ_in_the_exposure() -> None:
-    first, second = list(islice(list_entries(0, "test", sick=False), 4))[2:]
+    first, second = list(islice(list_images(0, "test", sick=False), 4))[2:]
     assert first.patient == second.patient
     one, two = (radiograph(entry.patient, entry.view, 64).image for entry in (first, second))
     assert one.shape != two.shape or (one != two).any()
@@ -168,7 +168,7 @@ def test_two_images_of_a_patient_share_the_anatomy_and_differ_in_the_exposure() 
 def test_a_second_call_returns_the_finished_folder_untouched(
     tree: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(phantom_xray, "write_entry")  # any write would fail
+    monkeypatch.delattr(phantom_xray, "write_image")  # any write would fail
     assert SMALL.prepare(tree.parent) == tree
 
 
@@ -176,16 +176,16 @@ def test_an_interrupted_write_is_not_mistaken_for_a_finished_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cohort = PhantomXray(num_train=2, num_test=2, image_size=48)
-    write, written = phantom_xray.write_entry, []
+    write, written = phantom_xray.write_image, []
 
-    def pull_the_plug(entry: phantom_xray.Entry, root: Path, image_size: int) -> None:
+    def pull_the_plug(entry: phantom_xray.ImageFile, root: Path, image_size: int) -> None:
         if len(written) == 5:
             raise KeyboardInterrupt
         written.append(entry)
         write(entry, root, image_size)
 
     with monkeypatch.context() as patch:
-        patch.setattr(phantom_xray, "write_entry", pull_the_plug)
+        patch.setattr(phantom_xray, "write_image", pull_the_plug)
         with pytest.raises(KeyboardInterrupt):
             cohort.prepare(tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -197,15 +197,15 @@ def test_who_loses_a_race_keeps_the_winners_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cohort = PhantomXray(num_train=2, num_test=2, image_size=48)
-    write = phantom_xray.write_entry
+    write = phantom_xray.write_image
 
-    def let_another_win(entry: phantom_xray.Entry, root: Path, image_size: int) -> None:
+    def let_another_win(entry: phantom_xray.ImageFile, root: Path, image_size: int) -> None:
         write(entry, root, image_size)
         winner = tmp_path / re.sub(r"^\.|-[0-9a-f]{32}$", "", root.name)
         winner.mkdir(exist_ok=True)
         (winner / "winner").touch()
 
-    monkeypatch.setattr(phantom_xray, "write_entry", let_another_win)
+    monkeypatch.setattr(phantom_xray, "write_image", let_another_win)
     folder = cohort.prepare(tmp_path)
     assert list(tmp_path.iterdir()) == [folder]
     assert [path.name for path in folder.iterdir()] == ["winner"]

@@ -9,7 +9,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from vaelab.data.volumes.volume_checks import UNREADABLE, examine_voxels
+from vaelab.data.volumes.headers import UNREADABLE
+from vaelab.data.volumes.voxel_checks import examine_voxels
 from vaelab.data.volumes.voxels import PIECE, read_voxels
 
 SHAPE = (5, 6, 7)

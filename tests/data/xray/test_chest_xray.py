@@ -457,6 +457,23 @@ def test_a_mask_follows_what_it_marks_through_trimming_and_resizing(
         assert "mask" not in next(iter(data.loader(name)))
 
 
+def test_samples_are_the_same_from_memory_and_from_files_and_carry_no_mask(
+    root: Path, tmp_path: Path
+) -> None:
+    marked(root, "person50_virus_1", slice(120, 200), slice(240, 280))
+    data = ready(root, tmp_path)
+    records = [*data.splits["train"], *data.splits["test_full"]]
+    from_files = [data.samples(records)[place] for place in range(len(records))]
+    for name in ("train", "test_full"):
+        data.dataset(name)
+    for place, expected in enumerate(from_files):
+        sample = data.samples(records)[place]
+        assert set(sample) == {"image", "label", "id"}
+        assert torch.equal(sample["image"], expected["image"])
+        assert (sample["label"], sample["id"]) == (expected["label"], expected["id"])
+    assert [sample["id"] for sample in from_files] == ids(records)
+
+
 def test_a_tree_with_some_masks_only_is_refused(root: Path, tmp_path: Path) -> None:
     marked(root, "person50_virus_1", slice(120, 200), slice(240, 280))
     gone = root / "masks" / "test" / "PNEUMONIA" / "person12_virus_9.png"

@@ -22,16 +22,14 @@ from scipy.ndimage import distance_transform_edt
 from tqdm import tqdm
 
 from vaelab.atomic import write_folder_once
+from vaelab.data.phantoms.film import collimation, expose, print_marker
 from vaelab.data.phantoms.thorax import (
-    collimation,
     consolidation,
     coordinates,
     draw_anatomy,
-    expose,
     interstitial_haze,
     lungs,
     other_bones,
-    print_marker,
     ribs,
     smooth_noise,
     soft_tissue,
@@ -44,7 +42,7 @@ PARTS = ("train", "val", "test")
 MASK_THRESHOLD = 0.05  # thickness of fluid from which a pixel counts as sick
 MASK_MARGIN = 0.06  # share of the image's height within which fainter haze ends around a mask
 
-Finding = Literal["normal", "bacteria", "virus"]
+Disease = Literal["normal", "bacteria", "virus"]
 
 
 @dataclass(frozen=True)
@@ -85,10 +83,10 @@ class PhantomXray:
         return write_folder_once(Path(root_dir) / name, self._write)
 
     def _write(self, folder: Path) -> None:
-        for entry in tqdm(self._entries(), desc="writing X-ray phantoms", unit="image"):
-            write_entry(entry, folder, self.image_size)
+        for entry in tqdm(self._images(), desc="writing X-ray phantoms", unit="image"):
+            write_image(entry, folder, self.image_size)
 
-    def _entries(self) -> list[Entry]:
+    def _images(self) -> list[ImageFile]:
         counts = {  # normal, sick
             "train": (self.num_train, NUM_FEW),
             "val": (NUM_FEW, NUM_FEW),
@@ -98,7 +96,7 @@ class PhantomXray:
             entry
             for part, per_class in counts.items()
             for sick, count in zip((False, True), per_class, strict=True)
-            for entry in islice(list_entries(self.seed, part, sick), count)
+            for entry in islice(list_images(self.seed, part, sick), count)
         ]
 
 
@@ -108,17 +106,17 @@ class Patient:
 
     seed: int
     number: int
-    finding: Finding
+    disease: Disease
 
     def stream(self, purpose: int, view: int = 0) -> np.random.Generator:
         """Own random stream per purpose, so that an opacity moves nothing else in the image."""
-        sick = int(self.finding != "normal")
+        sick = int(self.disease != "normal")
         return np.random.default_rng(
             np.random.SeedSequence((self.seed, sick, self.number, purpose, view))
         )
 
 
-class Entry(NamedTuple):
+class ImageFile(NamedTuple):
     """One file of the tree; ``stem`` is the Kaggle name without its ending."""
 
     part: str
@@ -129,10 +127,10 @@ class Entry(NamedTuple):
     @property
     def folder(self) -> str:
         """Kaggle's folder of the image, relative to the root."""
-        return f"{self.part}/{'NORMAL' if self.patient.finding == 'normal' else 'PNEUMONIA'}"
+        return f"{self.part}/{'NORMAL' if self.patient.disease == 'normal' else 'PNEUMONIA'}"
 
 
-def list_entries(seed: int, part: str, sick: bool) -> Iterator[Entry]:
+def list_images(seed: int, part: str, sick: bool) -> Iterator[ImageFile]:
     """Files of one class folder in order, without end; a longer list starts as a shorter one.
 
     Patient numbers of the three parts are interleaved, so no patient can be in two of them.
@@ -143,16 +141,16 @@ def list_entries(seed: int, part: str, sick: bool) -> Iterator[Entry]:
         number = len(PARTS) * index + PARTS.index(part)
         index += 1
         if sick:
-            finding: Finding = "virus" if index % 3 == 0 else "bacteria"
+            disease: Disease = "virus" if index % 3 == 0 else "bacteria"
             for view in range(2 if index % 4 == 2 else 1):
-                stem = f"person{number + 1}_{finding}_{2 * number + view + 1}"
-                yield Entry(part, stem, Patient(seed, number, finding), view)
+                stem = f"person{number + 1}_{disease}_{2 * number + view + 1}"
+                yield ImageFile(part, stem, Patient(seed, number, disease), view)
         else:
             series = "NORMAL2-IM" if index % 2 == 0 else "IM"
             stem = f"{series}-{115 + number:04d}-0001"
             twice = index % 8 == 3
             for view in range(2 if twice else 1):
-                yield Entry(
+                yield ImageFile(
                     part,
                     f"{stem}-{view + 1:04d}" if twice else stem,
                     Patient(seed, number, "normal"),
@@ -160,7 +158,7 @@ def list_entries(seed: int, part: str, sick: bool) -> Iterator[Entry]:
                 )
 
 
-def write_entry(entry: Entry, root: Path, image_size: int) -> None:
+def write_image(entry: ImageFile, root: Path, image_size: int) -> None:
     """One JPEG below ``root``, and the mask of a sick one."""
     image, mask = radiograph(entry.patient, entry.view, image_size)
     # As in Kaggle, a few files are RGB; here in both classes, or colour would give sick away.
@@ -168,22 +166,20 @@ def write_entry(entry: Entry, root: Path, image_size: int) -> None:
     path = root / entry.folder / f"{entry.stem}.jpeg"
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).convert(mode).save(path, quality=92)
-    if entry.patient.finding != "normal":
+    if entry.patient.disease != "normal":
         path = root / "masks" / entry.folder / f"{entry.stem}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(mask.astype(np.uint8) * 255).save(path)
 
 
-class Radiograph(NamedTuple):
+class Film(NamedTuple):
     """A drawn film and where its opacities lie."""
 
     image: NDArray[np.uint8]  # (H, W) grey
     mask: NDArray[np.bool_]  # (H, W) opacities
 
 
-def radiograph(
-    patient: Patient, view: int, image_size: int, with_opacity: bool = True
-) -> Radiograph:
+def radiograph(patient: Patient, view: int, image_size: int, with_opacity: bool = True) -> Film:
     """Image ``view`` of a patient; without the opacity, the same image had they been healthy."""
     anatomy = draw_anatomy(patient.stream(0))
     positioning, exposure = patient.stream(1, view), patient.stream(2, view)
@@ -193,8 +189,8 @@ def radiograph(
     filled = filled + other_bones(anatomy, x, y)
     filled = filled + 0.02 * smooth_noise(positioning, x.shape, 0.04 * x.shape[0])
     share = np.zeros_like(x)
-    if with_opacity and patient.finding != "normal":
-        draw = consolidation if patient.finding == "bacteria" else interstitial_haze
+    if with_opacity and patient.disease != "normal":
+        draw = consolidation if patient.disease == "bacteria" else interstitial_haze
         share = draw(patient.stream(5, view), lung, x, y)
         outside = distance_transform_edt(share * lung.air <= MASK_THRESHOLD) / x.shape[0]
         share = share * np.clip(2 - outside / (0.5 * MASK_MARGIN), 0, 1)
@@ -202,4 +198,4 @@ def radiograph(
     fluid = share * lung.air  # vessels are no air: they drown in it and are seen no more
     visible = collimation(positioning, x.shape)
     film = expose(exposure, healthy + fluid, healthy, visible)
-    return Radiograph(print_marker(positioning, film), fluid * visible > MASK_THRESHOLD)
+    return Film(print_marker(positioning, film), fluid * visible > MASK_THRESHOLD)

@@ -12,15 +12,10 @@ import numpy as np
 
 from vaelab.data.findings import Examination, Finding, errors
 from vaelab.data.index import Record, enumerate_names
+from vaelab.data.volumes.headers import Grid, examine_header, grid_of
 from vaelab.data.volumes.settings import VolumeSettings
 from vaelab.data.volumes.transforms import CheckSameGridd, preprocessing
-from vaelab.data.volumes.volume_checks import (
-    Grid,
-    LoadSoundVolumesd,
-    examine_header,
-    examine_volume,
-    grid_of,
-)
+from vaelab.data.volumes.voxel_checks import LoadSoundVolumesd, examine_volume
 from vaelab.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ from vaelab.data.contract import InputSample
 from vaelab.data.index import walk_files
 from vaelab.data.inputs import Input, find_inputs
 from vaelab.data.volumes.grids import sound_preprocessing
+from vaelab.data.volumes.headers import read_grid
 from vaelab.data.volumes.index import FindSeries
 from vaelab.data.volumes.settings import VolumeSettings
-from vaelab.data.volumes.volume_checks import read_grid
 from vaelab.errors import UserError
 
 

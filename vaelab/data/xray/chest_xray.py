@@ -38,7 +38,7 @@ from vaelab.data.xray.index import (
 )
 from vaelab.data.xray.inputs import find_radiographs, read_radiograph, save_overlay
 from vaelab.data.xray.leaks import check_no_sick, seen_in_test, sick_leaks
-from vaelab.data.xray.memory import ImagesInMemory, UnreadableImagesError, read_all
+from vaelab.data.xray.memory import ImagesInMemory, MemoryFirst, UnreadableImagesError, read_all
 from vaelab.data.xray.splits import split_chest_xray
 from vaelab.errors import UserError
 
@@ -190,9 +190,10 @@ class ChestXrayDataModule(SplitDataModule):
     # ------------------------------------------------------------- what tasks ask
 
     def samples(self, records: Sequence[Record]) -> Dataset[Any]:
-        """Any records, each decoded when it is asked for; none stays in memory."""
+        """Any records: from memory what a split has read, else decoded when it is asked for."""
         found = [{key: record[key] for key in ("id", "path", "label")} for record in records]
-        return MonaiDataset(found, self.settings.loader())
+        files = MonaiDataset(found, self.settings.loader())
+        return MemoryFirst(files, [record["id"] for record in records], self._decoded.values())
 
     def sample_settings(self) -> dict[str, Any]:
         """The settings of decoding."""

@@ -12,6 +12,8 @@ import torch
 from monai.transforms import Transform
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import resized_crop
 
 from vaelab.data.index import Record
 from vaelab.data.xray.image_checks import HARD_LIMIT, MAX_PIXELS, decode_grey, refuse_constant
@@ -95,8 +97,11 @@ class LoadGreyImage(Transform):
         The box is (left, top, right, bottom) in pixels of ``grey``: all but what was trimmed.
         """
         box = trim_dark_border(np.asarray(grey)) if self.trim_border else (0, 0, *grey.size)
-        # Cropped first: a resize by box would take in a pixel of the margin.
-        small = grey.crop(box).resize((self.width, self.height), Image.Resampling.BILINEAR)
+        left, top, right, bottom = box
+        small = resized_crop(
+            grey, top, left, bottom - top, right - left, [self.height, self.width],
+            InterpolationMode.BILINEAR,
+        )  # fmt: skip
         pixels = np.asarray(small, dtype=np.float32)
         low, high = pixels.min(), pixels.max()
         # What is left of an image after trimming may be constant; it becomes black.

@@ -14,10 +14,10 @@ from vaelab.data.index import (
     check_root,
     enumerate_names,
     patient_of,
-    printable,
     walk_files,
 )
 from vaelab.errors import UserError
+from vaelab.text import printable
 
 NORMAL, SICK = "NORMAL", "PNEUMONIA"
 SUFFIXES = {".jpeg", ".jpg", ".png"}

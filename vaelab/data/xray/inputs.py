@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torchvision.transforms.v2.functional import resize
 
 from vaelab.atomic import replacing
 from vaelab.data.contract import InputSample, Paint
@@ -165,8 +166,6 @@ def at_full_size(
     left, right = round(box[0] * width), round(box[2] * width)
     top, bottom = round(box[1] * height), round(box[3] * height)
     full = np.zeros((height, width), np.float32)
-    part = Image.fromarray(heatmap.astype(np.float32)).resize(
-        (right - left, bottom - top), Image.Resampling.BILINEAR
-    )
+    part = resize(Image.fromarray(heatmap.astype(np.float32)), [bottom - top, right - left])
     full[top:bottom, left:right] = np.asarray(part)
     return full

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -46,6 +46,35 @@ class ImagesInMemory(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample = {"image": self.images[index], "label": self.labels[index], "id": self.ids[index]}
         return sample if self.masks is None else sample | {"mask": self.masks[index]}
+
+
+class MemoryFirst(Dataset[dict[str, Any]]):
+    """Images of any records, without masks; nothing more stays in memory.
+
+    Args:
+        files: reads the image of each record.
+        ids: of the records.
+        memory: images that are decoded already.
+    """
+
+    def __init__(
+        self, files: Dataset[Any], ids: Sequence[str], memory: Iterable[ImagesInMemory]
+    ) -> None:
+        self.files = files
+        self.ids = list(ids)
+        self.known = {
+            name: (images, place) for images in memory for place, name in enumerate(images.ids)
+        }
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if self.ids[index] not in self.known:
+            sample: dict[str, Any] = self.files[index]
+            return {key: sample[key] for key in ("image", "label", "id")}
+        images, place = self.known[self.ids[index]]
+        return {key: value for key, value in images[place].items() if key != "mask"}
 
 
 def read_all(images: Dataset[Any], desc: str, progress_bar: bool) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -11,9 +10,7 @@ from typing import Any
 import pytest
 
 from vaelab.anomaly.scores import KL, CentralResidual, Fused, SmoothedResidual
-from vaelab.atomic import replacing
-from vaelab.evaluation import judging
-from vaelab.evaluation.judging import describe_score, weights_digest
+from vaelab.evaluation.calibrating import describe_score
 
 from ..conftest import TINY_XRAY, Door
 
@@ -47,27 +44,6 @@ def test_a_score_is_told_by_its_class_and_all_its_arguments() -> None:
         "score": "SmoothedResidual", "arguments": {"blocks": [4, 8]},
     }  # fmt: skip
     json.dumps(fused, allow_nan=False)
-
-
-def test_weights_are_hashed_once_and_again_when_they_change(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    computed: list[str] = []
-    sha256 = hashlib.sha256
-
-    def counting() -> Any:
-        computed.append("once")
-        return sha256()
-
-    monkeypatch.setattr(judging.hashlib, "sha256", counting)
-    weights = tmp_path / "vae_best.pth"
-    digests = []
-    for content in (b"one", b"two"):
-        with replacing(weights) as partial:
-            partial.write_bytes(content)
-        digests += [weights_digest(weights), weights_digest(weights)]
-    assert digests == [sha256(b"one").hexdigest()] * 2 + [sha256(b"two").hexdigest()] * 2
-    assert len(computed) == 2
 
 
 @pytest.mark.parametrize(
@@ -107,4 +83,8 @@ def test_heat_maps_keep_their_scale_until_weights_or_maps_change(door: Door, run
     assert door("task=report_card", "run_dir=run") == 0
     assert content_of(path)["scale"] == 123.0
     assert door("task=report_card", "run_dir=run", "map_sigma=2") == 0
-    assert content_of(path)["scale"] < first["scale"]  # smoothing takes peaks away
+    smoothed = content_of(path)
+    assert smoothed["scale"] < first["scale"]  # smoothing takes peaks away
+    assert smoothed["quantity"] == "evidence of CentralResidual"
+    assert door("task=report_card", "run_dir=run", "score=kl") == 0
+    assert content_of(path)["quantity"] == "|x − x̂|, since KL has no place"

@@ -25,18 +25,11 @@ from PIL import Image
 
 from vaelab.errors import UserError
 from vaelab.report.canvas import save_figure
-from vaelab.report.charts import roc_curve_figure
-from vaelab.report.html import (
-    MOST_VOXELS,
-    AnyCase,
-    Case,
-    MetricRow,
-    VolumeCase,
-    _number,
-    _packed,
-    _volume,
-    write_report,
-)
+from vaelab.report.cases import AnyCase, Case, VolumeCase
+from vaelab.report.gallery import four_digits
+from vaelab.report.report_page import Headline, MetricRow, write_report
+from vaelab.report.score_figures import roc_curve_figure
+from vaelab.report.viewer import MOST_VOXELS, packed, packed_volume
 
 HOSTILE = "<script>window.hacked = 1</script>\"'><img src=x onerror='window.hacked=1'>&amp;{{7*7}}"
 
@@ -70,6 +63,7 @@ def _volume_case(shape: tuple[int, int, int] = (8, 10, 12), **changes: Any) -> V
 def _write(folder: Path, cases: list[Any], **changes: Any) -> Path:
     arguments: dict[str, Any] = {
         "title": "conv2d_vae on chest_xray",
+        "headline": Headline("SquaredError", 624, 0.0123, units=64),
         "summary": {"Model": "conv2d_vae", "Score": "SquaredError"},
         "metrics": [MetricRow("AUROC", 0.8, 0.75, 0.85, "bootstrap"), MetricRow("Samples", 624)],
         "figures": {},
@@ -179,7 +173,7 @@ def test_the_header_says_what_was_trained_on_what(tmp_path):
     ],
 )
 def test_numbers_have_four_digits_and_large_ones_all(value, shown):
-    assert _number(value) == shown
+    assert four_digits(value) == shown
 
 
 def test_a_dark_page_turns_charts_dark_but_no_pictures_of_patients(tmp_path):
@@ -190,7 +184,45 @@ def test_a_dark_page_turns_charts_dark_but_no_pictures_of_patients(tmp_path):
         png[name] = file.getvalue()
     figures = _Page(_write(tmp_path, [], figures=png)).all("figure")
     assert [figure["class"] for figure in figures] == ["panel chart", "panel"]
-    assert {figure["style"] for figure in figures} == {"--aspect: 2.000"}
+    assert {figure["style"] for figure in figures} == {"--width: 4px"}  # 8 at 150 DPI, 80 on a page
+
+
+def test_a_figure_says_in_words_what_it_shows(tmp_path):
+    figure = save_figure(roc_curve_figure([0, 1], [0, 1], 0.5), tmp_path / "roc.png")
+    (image,) = _Page(_write(tmp_path, [], figures={"ROC": figure.read_bytes()})).all("img")
+    assert image["alt"] == (
+        "ROC: area under the curve 0.500. "
+        "true positive rate (sensitivity) over false positive rate (1 − specificity)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({}, "1,624 samples are reconstructed with a mean squared error of 0.0123."),
+        (
+            {"active_units": 40, "tumour_ratio": 3.2},
+            "The squared error on tumour voxels is 3.20 times that of the other voxels; 1,624 "
+            "samples are reconstructed with a mean squared error of 0.0123, 40 of 64 latent units "
+            "active.",
+        ),
+        (
+            {
+                "auroc": MetricRow("AUROC", 0.871, 0.84, 0.9),
+                "sensitivity": 0.62,
+                "false_alarm_rate": 0.07,
+            },
+            "SquaredError tells sick from normal samples with an AUROC of 0.87 (95 % interval "
+            "0.84 to 0.90); 62% of the sick and 7% of the normal samples are flagged.",
+        ),
+    ],
+    ids=["nothing judged", "tumours", "detection"],
+)
+def test_the_page_begins_with_what_the_run_is_worth(tmp_path, changes, sentence):
+    headline = Headline("SquaredError", 1624, 0.0123, units=64, **changes)
+    texts = [text.strip() for text in _Page(_write(tmp_path, [], headline=headline)).texts]
+    assert sentence in texts
+    assert texts.index(sentence) < texts.index("Model")
 
 
 # ---------------------------------------------------------------- names are text
@@ -317,12 +349,12 @@ def _unpacked(text: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def test_packing_loses_nothing():
     volume = np.random.default_rng(0).integers(0, 256, (3, 4, 5), dtype=np.uint8)
-    np.testing.assert_array_equal(_unpacked(_packed(volume), volume.shape), volume)
+    np.testing.assert_array_equal(_unpacked(packed(volume), volume.shape), volume)
 
 
 def test_a_small_volume_is_embedded_voxel_by_voxel():
     case = _volume_case()
-    embedded = _volume(case, heat_scale=0.5)
+    embedded = packed_volume(case, heat_scale=0.5)
     assert embedded["shape"] == embedded["original"] == (8, 10, 12)
     heat = _unpacked(embedded["heat"], (8, 10, 12))
     np.testing.assert_array_equal(heat, np.rint(255 * np.clip(case.heatmap / 0.5, 0, 1)))
@@ -337,7 +369,7 @@ def test_a_large_volume_is_reduced_and_keeps_its_proportions():
     seg = np.zeros(ramp.shape, int)
     seg[100:110, 30:50, 5:9] = 1
     case = VolumeCase("a", "", 0.0, None, None, "", {"t1c": ramp}, {"t1c": ramp}, ramp, seg)
-    embedded = _volume(case, heat_scale=1.0)
+    embedded = packed_volume(case, heat_scale=1.0)
     assert embedded["shape"] == (96, 48, 24)
     assert embedded["original"] == (128, 64, 32)
     x_hat = _unpacked(embedded["modalities"][0]["reconstruction"], (96, 48, 24))

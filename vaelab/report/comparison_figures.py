@@ -1,8 +1,4 @@
-"""Pictures of several runs side by side: rate and distortion, learning curves, schedules of beta.
-
-Charts are white like those of ``figures``; seaborn draws what has a hue, on axes that are handed
-to it, so that pyplot holds no figure.
-"""
+"""Charts of several runs: rate and distortion, learning curves, schedules of beta."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -10,27 +6,25 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import seaborn as sns  # type: ignore[import-untyped, unused-ignore]
-from matplotlib import colormaps, patheffects
+from matplotlib import patheffects
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from vaelab.report.canvas import (
-    FONT,
-    GRID,
-    INK,
-    MUTED,
-    TEXT,
-    new_figure,
-    place,
-    printable,
-    write,
+from vaelab.report.axes import (
+    bare_bar,
+    chart_axes,
+    count_axis,
+    is_wide,
+    legend_above,
+    scale_axis,
 )
+from vaelab.report.canvas import drawable, new_figure, place, write_title
+from vaelab.report.style import MUTED, SEQUENTIAL, styled
 
 MOST_NAMED: Final = 12  # runs that a legend can still tell apart
-WIDEST_RANGE: Final = 20.0  # largest over smallest value from which an axis is logarithmic
 DASHES: Final = ("-", (0, (4, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.4, 1.2, 1.4)))
 
 
@@ -59,6 +53,7 @@ class RunCurves(NamedTuple):
 # ---------------------------------------------------------------- rate and distortion
 
 
+@styled
 def rate_distortion_figure(points: Sequence[RatePoint], joined: bool = True) -> Figure:
     """Distortion over rate, one point per run, annealing as hue, beta as label.
 
@@ -70,12 +65,10 @@ def rate_distortion_figure(points: Sequence[RatePoint], joined: bool = True) -> 
         joined: join the runs of one schedule in the order of beta, several of one beta by their
             mean: right where runs differ in nothing else.
     """
-    figure = new_figure(7.4, 5.2, "white")
-    heading = "Rate and distortion on the validation split"
-    write(figure, 0.2, 0.3, heading, fontsize=12, color=INK)
-    axes = place(figure, 0.95, 0.62, 6.2, 3.85)
-    _quiet(axes)
-    axes.grid(color=GRID, linewidth=0.7)
+    figure = new_figure(7.4, 5.2)
+    write_title(figure, "Rate and distortion on the validation split", 12)
+    x, y = "rate: KL in nats per sample", "distortion: squared error per sample"
+    axes = chart_axes(figure, (0.95, 0.72, 6.2, 3.85), x=x, y=y, grid="both")
     shown = [point for point in points if np.isfinite([point.rate, point.distortion]).all()]
     hues = _hues([point.annealing for point in points])
     if shown:
@@ -94,12 +87,12 @@ def rate_distortion_figure(points: Sequence[RatePoint], joined: bool = True) -> 
     for annealing, color in hues.items() if joined else ():
         own = [point for point in shown if point.annealing == annealing]
         axes.plot(*_mean_per_beta(own), color=color, linewidth=1.1, alpha=0.55, zorder=2)
-    _logarithmic_where_wide(axes, shown)
+    _scale(axes, shown)
     _iso_elbo(axes, shown)
     _beta_labels(axes, shown, hues)
-    _label(axes, "rate: KL in nats per sample", "distortion: squared error per sample")
+    axes.set(xlabel=x, ylabel=y)
     if shown:
-        _legend(axes, columns=4)
+        legend_above(axes)
     return figure
 
 
@@ -117,21 +110,15 @@ def _mean_per_beta(points: Sequence[RatePoint]) -> tuple[list[float], list[float
     )
 
 
-def _logarithmic_where_wide(axes: Axes, points: Sequence[RatePoint]) -> None:
-    if not points:
-        return
+def _scale(axes: Axes, points: Sequence[RatePoint]) -> None:
+    rates, distortions = [p.rate for p in points], [p.distortion for p in points]
     axes.ticklabel_format(useOffset=False)
-    if _wide([point.rate for point in points]):
-        axes.set_xscale("log")
-    if _wide([point.distortion for point in points]):
-        axes.set_yscale("log")
+    if is_wide(rates):
+        scale_axis(axes, "x", rates)
+    if is_wide(distortions):
+        scale_axis(axes, "y", distortions)
     axes.margins(0.12)
     axes.autoscale_view()
-
-
-def _wide(values: Sequence[float]) -> bool:
-    """All positive, and too far apart for a linear axis?"""
-    return min(values) > 0 and max(values) > WIDEST_RANGE * min(values)
 
 
 def _iso_elbo(axes: Axes, points: Sequence[RatePoint]) -> None:
@@ -146,16 +133,9 @@ def _iso_elbo(axes: Axes, points: Sequence[RatePoint]) -> None:
     levels = MaxNLocator(6).tick_values(left + bottom, right + top)
     digits = max(0, -int(np.floor(np.log10(levels[1] - levels[0]))))
     lines = axes.contour(
-        rate,
-        distortion,
-        rate + distortion,
-        levels=levels,
-        colors=[MUTED],
-        linewidths=0.7,
-        linestyles="dashed",
-        alpha=0.7,
-        zorder=1,
-    )
+        rate, distortion, rate + distortion, levels=levels, colors=[MUTED], linewidths=0.7,
+        linestyles="dashed", alpha=0.7, zorder=1,
+    )  # fmt: skip
     axes.set(xlim=(left, right), ylim=(bottom, top))
     axes.clabel(lines, fontsize=6.5, fmt=lambda level: f"−ELBO {level:,.{digits}f}")
 
@@ -171,17 +151,11 @@ def _beta_labels(axes: Axes, points: Sequence[RatePoint], hues: Mapping[str, Any
     for point in points:
         for dx, dy in ((7, 5), (7, -11), (-7, 5), (-7, -11), (9, -3), (-9, -3), (0, 9), (0, -15)):
             text = axes.annotate(
-                f"β {point.beta:g}",
-                (point.rate, point.distortion),
-                (dx, dy),
-                textcoords="offset points",
+                f"β {point.beta:g}", (point.rate, point.distortion), (dx, dy),
+                textcoords="offset points", color=hues[point.annealing], zorder=4,
                 ha="left" if dx > 0 else "right" if dx < 0 else "center",
-                fontsize=8,
-                color=hues[point.annealing],
-                zorder=4,
                 path_effects=[patheffects.withStroke(linewidth=2, foreground="white")],
-                **TEXT,
-            )
+            )  # fmt: skip
             box = text.get_window_extent(renderer)
             hidden = any(box.padded(3 * pixels).contains(*place) for place in at)
             if not hidden and not any(box.overlaps(other) for other in taken):
@@ -195,6 +169,7 @@ def _beta_labels(axes: Axes, points: Sequence[RatePoint], hues: Mapping[str, Any
 # ---------------------------------------------------------------- curves
 
 
+@styled
 def comparison_curves(runs: Sequence[RunCurves]) -> Figure:
     """Validation distortion and rate per sample, and beta, over the epochs of every run.
 
@@ -203,8 +178,8 @@ def comparison_curves(runs: Sequence[RunCurves]) -> Figure:
     """
     named = len(runs) <= MOST_NAMED
     below = 0.2 + 0.2 * -(-len(runs) // 3) if named else 0.85
-    figure = new_figure(10.8, 3.6 + below, "white")
-    write(figure, 0.2, 0.3, "Learning curves, validation split", fontsize=12, color=INK)
+    figure = new_figure(10.8, 3.6 + below)
+    write_title(figure, "Learning curves, validation split", 12)
     betas = sorted({run.beta for run in runs})
     if named:
         colors = list(sns.husl_palette(len(runs), l=0.55, s=0.9))
@@ -218,78 +193,49 @@ def comparison_curves(runs: Sequence[RunCurves]) -> Figure:
         ("Beta", "", "betas"),
     )
     for column, (title, unit, field) in enumerate(panels):
-        axes = place(figure, 0.85 + 3.5 * column, 0.78, 2.75, 2.3)
-        _quiet(axes)
-        axes.set_title(title, loc="left", fontsize=9.5, color=INK, pad=5, **TEXT)
+        axes = chart_axes(figure, (0.85 + 3.5 * column, 0.78, 2.75, 2.3), title, "epoch", unit)
         for run, color in zip(runs, colors, strict=True):
             axes.plot(
-                run.epochs,
-                getattr(run, field),
-                color=color,
+                run.epochs, getattr(run, field), color=color, alpha=0.9 if named else 0.65,
                 linestyle=DASHES[schedules.index(run.annealing) % len(DASHES)],
-                linewidth=1.5,
-                alpha=0.9 if named else 0.65,
-                label=printable(run.name, 44),
+                label=drawable(run.name, 44),
                 drawstyle="steps-post" if field == "betas" else "default",
-            )
+            )  # fmt: skip
         if field == "betas":
             _beta_scale(axes, betas)
         else:
-            _scale(axes, [value for run in runs for value in getattr(run, field)])
-        _label(axes, "epoch", unit)
+            scale_axis(axes, "y", [value for run in runs for value in getattr(run, field)])
+        count_axis(axes.xaxis)
+        axes.margins(x=0.02)
     if named:
         handles, labels = figure.axes[0].get_legend_handles_labels()
-        legend = figure.legend(
-            handles, labels, loc="lower left", bbox_to_anchor=(0.03, 0.01), ncols=3, frameon=False,
-            prop={"family": FONT, "size": 8}, labelcolor=INK, handlelength=2.6,
-        )  # fmt: skip
-        _literal(legend.get_texts())
+        figure.legend(handles, labels, loc="lower left", bbox_to_anchor=(0.03, 0.01), ncols=3,
+                      handlelength=2.6)  # fmt: skip
     else:
-        _beta_bar(figure, betas, ramp, 3.6 + below)
+        _beta_bar(figure, betas, ramp, 3.1 + below)
     return figure
-
-
-def _scale(axes: Axes, values: Sequence[float]) -> None:
-    finite = np.asarray(values, float)
-    finite = finite[np.isfinite(finite)]
-    if finite.size and _wide(finite.tolist()):
-        axes.set_yscale("log")
-    elif finite.size:
-        if 0 <= finite.min() < 0.5 * finite.max():
-            axes.set_ylim(bottom=0)
-        if np.abs(finite).max() >= 1e4:
-            axes.yaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.margins(x=0.02)
 
 
 def _beta_scale(axes: Axes, targets: Sequence[float]) -> None:
     """From 0; logarithmic above the smallest target where the targets span a wide range."""
     positive = [target for target in targets if target > 0]
-    if positive and _wide(positive):
+    if is_wide(positive):
         axes.set_yscale("symlog", linthresh=min(positive))
         axes.yaxis.set_major_locator(FixedLocator([0, *positive]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
     axes.set_ylim(bottom=0)
-    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    axes.margins(x=0.02)
 
 
-def _beta_bar(
-    figure: Figure, betas: Sequence[float], ramp: npt.NDArray[Any], height: float
-) -> None:
+def _beta_bar(figure: Figure, betas: Sequence[float], ramp: npt.NDArray[Any], top: float) -> None:
     """A colour for each target beta, instead of a legend of too many runs."""
-    axes = place(figure, 3.4, height - 0.5, 4.0, 0.12)
-    bar = figure.colorbar(
-        ScalarMappable(BoundaryNorm(np.arange(len(betas) + 1) - 0.5, len(betas)),
-                       ListedColormap(ramp)),
-        cax=axes, orientation="horizontal", ticks=range(len(betas)), spacing="uniform",
-    )  # fmt: skip
+    axes = place(figure, 3.4, top, 4.0, 0.12)
+    norm = BoundaryNorm(np.arange(len(betas) + 1) - 0.5, len(betas))
+    colors = ScalarMappable(norm, ListedColormap(ramp))
+    bar = figure.colorbar(colors, cax=axes, orientation="horizontal", ticks=range(len(betas)))
     bar.set_ticklabels([f"{beta:g}" for beta in betas])
-    bar.outline.set_visible(False)
-    axes.tick_params(which="both", labelsize=8, labelcolor=INK, length=0, labelfontfamily=FONT)
-    axes.set_title("target beta", fontsize=8.5, color=INK, pad=4, **TEXT)
+    bare_bar(bar)
+    axes.set_title("target beta", loc="center")
 
 
 # ---------------------------------------------------------------- schedules
@@ -303,62 +249,29 @@ class Schedule(NamedTuple):
     betas: Sequence[float]
 
 
+@styled
 def annealing_figure(schedules: Sequence[Schedule]) -> Figure:
     """Beta of every epoch, a panel for each kind of annealing; beta stands still within one."""
     kinds = list(dict.fromkeys(schedule.annealing for schedule in schedules))
     targets = sorted({schedule.target for schedule in schedules})
     wide = max(2.9 * len(kinds) + 0.2, 4.0)
-    figure = new_figure(wide, 3.1, "white")
-    write(figure, 0.2, 0.3, "Annealing: beta in each epoch", fontsize=12, color=INK)
+    figure = new_figure(wide, 3.1)
+    write_title(figure, "Annealing: beta in each epoch", 12)
     colors = dict(zip(targets, _ramp(len(targets)), strict=True))
     for column, kind in enumerate(kinds):
-        axes = place(figure, 0.7 + 2.9 * column, 0.78, 2.2, 1.75)
-        _quiet(axes)
-        axes.set_title(printable(kind, 30), loc="left", fontsize=9.5, color=INK, pad=5, **TEXT)
+        inches = (0.7 + 2.9 * column, 0.78, 2.2, 1.75)
+        axes = chart_axes(figure, inches, drawable(kind, 30), "epoch", "" if column else "beta")
         for _, target, betas in (s for s in schedules if s.annealing == kind):
             edges = np.arange(len(betas) + 1)
-            axes.stairs(
-                betas, edges, baseline=None, color=colors[target], linewidth=1.7, clip_on=False
-            )
+            axes.stairs(betas, edges, baseline=None, color=colors[target], linewidth=1.7,
+                        clip_on=False)  # fmt: skip
         _beta_scale(axes, targets)
         axes.set_ylim(top=1.08 * (max(targets) or 1))
-        _label(axes, "epoch", "" if column else "beta")
+        count_axis(axes.xaxis)
     return figure
 
 
 def _ramp(count: int) -> npt.NDArray[Any]:
-    """Colours from small to large, (count, 4); the palest yellow is left out."""
-    ramp: npt.NDArray[Any] = colormaps["viridis"](np.linspace(0, 0.85, count))
+    """Colours from small to large, (count, 4)."""
+    ramp: npt.NDArray[Any] = SEQUENTIAL(np.linspace(0, 0.95, count))
     return ramp
-
-
-# ---------------------------------------------------------------- style
-
-
-def _quiet(axes: Axes) -> None:
-    axes.set_axisbelow(True)
-    axes.grid(axis="y", color=GRID, linewidth=0.7)
-    sns.despine(ax=axes, left=True)
-    axes.spines["bottom"].set_color(MUTED)
-    axes.tick_params(
-        which="both", labelsize=8, labelcolor=INK, color=MUTED, length=0, labelfontfamily=FONT
-    )
-    axes.tick_params(axis="x", length=3)
-
-
-def _label(axes: Axes, x: str, y: str) -> None:
-    axes.set_xlabel(x, fontsize=8.5, color=INK, labelpad=5, **TEXT)
-    axes.set_ylabel(y, fontsize=8.5, color=INK, labelpad=6, **TEXT)
-
-
-def _legend(axes: Axes, columns: int) -> None:
-    legend = axes.legend(
-        loc="lower right", bbox_to_anchor=(1, 1), ncols=columns, frameon=False, labelcolor=INK,
-        handletextpad=0.3, columnspacing=1.2, borderaxespad=0.2, prop={"family": FONT, "size": 8.5},
-    )  # fmt: skip
-    _literal(legend.get_texts())
-
-
-def _literal(texts: Sequence[Any]) -> None:
-    for text in texts:
-        text.set_parse_math(False)

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vaelab.latents.factors import (
+from vaelab.metrics.factors import (
     FEWEST_VOXELS,
     LEFT,
     MIDLINE,

@@ -14,7 +14,7 @@ from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 
 from vaelab.report.canvas import save_figure
-from vaelab.report.comparison import (
+from vaelab.report.comparison_figures import (
     MOST_NAMED,
     RatePoint,
     RunCurves,
@@ -23,9 +23,9 @@ from vaelab.report.comparison import (
     comparison_curves,
     rate_distortion_figure,
 )
-from vaelab.report.comparison_html import Cell, Heading, Winner, write_comparison
+from vaelab.report.comparison_page import Cell, Heading, Winner, write_comparison
 
-from .test_html import HOSTILE, Browser, _Page, browser  # noqa: F401  # a fixture
+from .test_report_page import HOSTILE, Browser, _Page, browser  # noqa: F401  # a fixture
 
 POINTS = [
     RatePoint("a", "linear", 0.5, 8.0, 20.0),
@@ -133,7 +133,7 @@ def test_too_many_runs_to_name_are_coloured_by_beta():
     lines = figure.axes[0].lines
     assert lines[0].get_color().tolist() == lines[-1].get_color().tolist()
     assert lines[0].get_color().tolist() != lines[1].get_color().tolist()
-    assert figure.axes[-1].get_title() == "target beta"
+    assert figure.axes[-1].get_title("center") == "target beta"
 
 
 def test_runs_of_one_schedule_share_a_dash():

@@ -1,8 +1,4 @@
-"""``comparison.html``: several runs on one page that needs neither network nor other files.
-
-Policy, style and escaping are those of ``report.html``; the page itself is ``comparison.html``,
-beside this file.
-"""
+"""``comparison.html``: several runs on one page that needs neither network nor other files."""
 
 import datetime as dt
 import os
@@ -10,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from vaelab.report.html import embedded_figure, write_page
+from vaelab.report.page import embedded_figure, write_page
 
 
 class Heading(NamedTuple):
@@ -67,6 +63,7 @@ def write_comparison(
     return write_page(
         path,
         "comparison.html",
+        finding=_sentence(winners, len(rows)),
         title=title,
         date=(date or dt.date.today()).isoformat(),
         summary=summary,
@@ -77,3 +74,11 @@ def write_comparison(
         figures=[embedded_figure(caption, png) for caption, png in figures.items()],
         left_out=left_out,
     )
+
+
+def _sentence(winners: Sequence[Winner], runs: int) -> str:
+    """What the comparison found."""
+    if not winners:
+        return f"None of {runs} runs can be called best."
+    best = winners[0]
+    return f"Of {runs} runs, {best.run} has the {best.criterion}: {best.value}."

@@ -1,4 +1,4 @@
-"""Whom to encode: the subjects of a run's own dataset, or of any folder."""
+"""What to encode: the records of a run's own dataset, or inputs from anywhere."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ from typing import Any, NamedTuple
 from torch.utils.data import Dataset
 
 from vaelab.data.cache import CacheFullError
-from vaelab.data.contract import Covariate
 from vaelab.data.index import patient_of
 from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
 from vaelab.latents.table import time_point_of
 
-# A split that another contains comes first, so that a subject keeps the narrower name.
+# A split that another contains comes first, so that a record keeps the narrower name.
 SPLIT_ORDER = ("train", "val", "calibration", "test", "test_full")
 INPUTS = "inputs"
-"""The split of subjects that are not of the run's dataset."""
+"""The split of what is not of the run's dataset."""
 
 
-class Subject(NamedTuple):
-    """One image or volume, and what its name says."""
+class Source(NamedTuple):
+    """Where one sample comes from, and what its name says."""
 
     id: str
     patient: str
     time_point: int
     split: str
-    source: Mapping[str, Any]
-    """What it is read from: its record, or ``path`` and the files there."""
+    record: Mapping[str, Any]
+    """A record of the dataset; of an input, ``path`` and the files there."""
 
 
 class Unreadable(NamedTuple):
@@ -40,33 +39,35 @@ class Unreadable(NamedTuple):
     reason: str
 
 
-class Subjects(NamedTuple):
-    """Subjects in the order of the table, and how to read them."""
+class Sources(NamedTuple):
+    """Sources in the order of the table, and how to read their samples."""
 
-    members: list[Subject]
-    load: Callable[[Sequence[Subject]], Dataset[Any]]
+    members: list[Source]
+    load: Callable[[Sequence[Source]], Dataset[Any]]
     """Some of them → their samples, dicts with ``image`` (C, ...) and, where known, ``seg``."""
-    covariates: Mapping[str, Covariate]
-    """Name → what a sample itself tells of its subject."""
+    own: bool
+    """Whether they are records of the dataset, whose samples tell covariates; not inputs."""
 
 
-def own_subjects(data: SplitDataModule) -> Subjects:
-    """All subjects of a run's dataset, each once, under the first of its splits."""
+def own_sources(data: SplitDataModule) -> Sources:
+    """All records of a run's dataset, each once, under the first of its splits."""
     data.setup("test")
     rank = {name: place for place, name in enumerate(SPLIT_ORDER)}
     names = sorted(data.splits, key=lambda name: (rank.get(name, len(rank)), name))
-    subjects: dict[str, Subject] = {}
+    sources: dict[str, Source] = {}
     for split in names:
         for record in data.splits[split]:
             name, patient = str(record["id"]), str(record["patient"])
             point = time_point_of(name, patient) if data.ids_carry_time_points else 0
-            subjects.setdefault(name, Subject(name, patient, point, split, record))
-    members = sorted(subjects.values(), key=lambda s: (names.index(s.split), *_order(s)))
-    return Subjects(members, partial(_own_samples, data), data.covariates)
+            sources.setdefault(name, Source(name, patient, point, split, record))
+    members = sorted(sources.values(), key=lambda s: (names.index(s.split), *_order(s)))
+    return Sources(members, partial(_own_samples, data), own=True)
 
 
-def subjects_in(inputs: str | Sequence[str], data: SplitDataModule, output_dir: Path) -> Subjects:
-    """Subjects anywhere, read as the run's own are; a patient is told by the name, if at all.
+def sources_of_inputs(
+    inputs: str | Sequence[str], data: SplitDataModule, output_dir: Path
+) -> Sources:
+    """Inputs, read as the run's own records are; a patient is told by the name, if at all.
 
     Raises:
         UserError: when there are none, or for a dataset that has no reader of new files.
@@ -78,18 +79,18 @@ def subjects_in(inputs: str | Sequence[str], data: SplitDataModule, output_dir: 
         # Two files of one name in two folders, where the name tells no patient, are two patients.
         patient = one.name if patient == base else patient
         files = sorted(one.path.glob("[!.]*")) if one.path.is_dir() else []
-        source = {"path": str(one.path), **{file.name: str(file) for file in files}}
+        record = {"path": str(one.path), **{file.name: str(file) for file in files}}
         point = time_point_of(base, patient) if data.ids_carry_time_points else 0
-        members.append(Subject(one.name, patient, point, INPUTS, source))
-    return Subjects(sorted(members, key=_order), partial(_Inputs, data), {})
+        members.append(Source(one.name, patient, point, INPUTS, record))
+    return Sources(sorted(members, key=_order), partial(_Inputs, data), own=False)
 
 
-def _order(subject: Subject) -> tuple[str, int, str]:
-    return subject.patient, subject.time_point, subject.id
+def _order(source: Source) -> tuple[str, int, str]:
+    return source.patient, source.time_point, source.id
 
 
-def _own_samples(data: SplitDataModule, subjects: Sequence[Subject]) -> Dataset[Any]:
-    return _Readable(data.samples([dict(subject.source) for subject in subjects]))
+def _own_samples(data: SplitDataModule, sources: Sequence[Source]) -> Dataset[Any]:
+    return _Readable(data.samples([dict(source.record) for source in sources]))
 
 
 class _Readable(Dataset[Any]):
@@ -102,7 +103,7 @@ class _Readable(Dataset[Any]):
         try:
             return self.dataset[index]
         except CacheFullError:
-            raise  # of no subject's making
+            raise  # of no file's making
         except (UserError, RuntimeError) as error:  # MONAI's Compose wraps what a transform raises
             return Unreadable(" ".join(str(error.__cause__ or error).split()))
 
@@ -110,11 +111,11 @@ class _Readable(Dataset[Any]):
 class _Inputs(Dataset[Any]):
     """Inputs, read one at a time, without a segmentation."""
 
-    def __init__(self, data: SplitDataModule, subjects: Sequence[Subject]) -> None:
+    def __init__(self, data: SplitDataModule, sources: Sequence[Source]) -> None:
         self.data = copy.copy(data)  # goes to worker processes, without what it has read
         self.data.splits = {}
         self.data.forget()
-        self.paths = [Path(subject.source["path"]) for subject in subjects]
+        self.paths = [Path(source.record["path"]) for source in sources]
 
     def __getitem__(self, index: int) -> Any:
         try:
