@@ -12,6 +12,7 @@ import numpy as np
 
 from vaelab.data.findings import Examination, Finding, errors
 from vaelab.data.index import Record, enumerate_names
+from vaelab.data.volumes.crop import box_of, cut_off
 from vaelab.data.volumes.headers import Grid, examine_header, grid_of
 from vaelab.data.volumes.settings import VolumeSettings
 from vaelab.data.volumes.transforms import CheckSameGridd, preprocessing
@@ -19,6 +20,8 @@ from vaelab.data.volumes.voxel_checks import LoadSoundVolumesd, examine_volume
 from vaelab.errors import UserError
 
 log = logging.getLogger(__name__)
+
+LOST = 0.01  # share of brain or segmentation outside of the network's cube that is worth a warning
 
 
 def sound_preprocessing(settings: VolumeSettings) -> list[Any]:
@@ -84,15 +87,16 @@ def examine_record(record: Record, settings: VolumeSettings) -> Examination:
     """All that the files of a subject say; an incomplete one is examined as far as it goes.
 
     Facts are ``shape``, ``spacing [mm]`` and ``orientation`` of the first file, the range of each
-    series and the volume of each label.
+    series, the volume of each label, and how much of brain and labels is outside of the crop.
     """
     findings: list[Finding] = []
     facts: dict[str, str | float] = {}
     contents: dict[str, str] = {}
     grids: dict[str, Grid] = {}
+    masks: dict[str, np.ndarray] = {}
     keys = settings.keys
     for key in (key for key in keys if key in record):
-        one, grid = examine_volume(record[key], key == "seg", settings.labels)
+        one, grid, mask = examine_volume(record[key], key == "seg", settings.labels)
         findings += one.findings
         for name, value in one.facts.items():
             ranged = name in ("minimum", "maximum")
@@ -101,6 +105,12 @@ def examine_record(record: Record, settings: VolumeSettings) -> Examination:
             contents |= one.contents
         if grid is not None:
             grids[key] = grid
+        if mask is not None and key in (keys[0], "seg"):
+            masks[key] = mask
+    if keys[0] in masks:
+        lost = _lost(masks, grids[keys[0]], settings)
+        facts |= {f"{name} cut off [%]": 100 * share for name, share in lost.items()}
+        findings += _told_lost(record["id"], lost)
     if len(grids) == len(keys):
         problem = grid_problem(record, grids, settings)
         if problem and not errors(findings):
@@ -113,6 +123,30 @@ def examine_record(record: Record, settings: VolumeSettings) -> Examination:
         what, cure = "files with the same voxels", "look which series it is, and find the other"
         findings.append(Finding("warning", record["id"], what, cure, ", ".join(same)))
     return Examination(findings, facts, contents)
+
+
+def _lost(
+    masks: Mapping[str, np.ndarray], grid: Grid, settings: VolumeSettings
+) -> dict[str, float]:
+    """Share of the brain, the first of ``masks``, and of labels outside of the network's cube."""
+    first, *others = masks.values()
+    box = box_of(first)
+    lost = {"brain": cut_off(first, box, grid.affine, settings)}
+    if others and others[0].shape == first.shape and others[0].any():
+        lost["segmentation"] = cut_off(others[0], box, grid.affine, settings)
+    return lost
+
+
+def _told_lost(name: str, lost: Mapping[str, float]) -> list[Finding]:
+    if all(share <= LOST for share in lost.values()):
+        return []
+    # What is segmented is the worse loss: those records are a group of their own.
+    what = "the brain is cut off by dataset.roi_size"
+    if lost.get("segmentation", 0) > LOST:
+        what = "what is segmented is cut off by dataset.roi_size"
+    cure = "try dataset.crop=brain, and a dataset.spacing with which the brain fits"
+    detail = ", ".join(f"{share:.0%} of the {part}" for part, share in lost.items())
+    return [Finding("warning", name, what, cure, detail)]
 
 
 def _first(findings: Sequence[Finding], what: str) -> str:

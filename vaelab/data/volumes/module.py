@@ -37,7 +37,7 @@ from vaelab.data.volumes.index import (
 )
 from vaelab.data.volumes.inputs import find_volumes, read_volume
 from vaelab.data.volumes.native import save_native
-from vaelab.data.volumes.settings import VolumeSettings
+from vaelab.data.volumes.settings import CROP_CENTRE, VolumeSettings
 from vaelab.data.volumes.transforms import plain_pipeline, train_pipeline, val_pipeline
 from vaelab.errors import UserError
 
@@ -66,7 +66,8 @@ class VolumeDataModule(SplitDataModule):
         splits_dir, cache_dir, patient_pattern, val_split, seed, batch_size, num_workers,
             cache_rate, phantoms, cache_dtype, progress_bar: see ``SplitDataModule``.
         modalities: channels of ``image``, in order; None takes ``usual_modalities``.
-        roi_size, spacing, orientation, align_to, with_seg, nonzero: see ``VolumeSettings``.
+        roi_size, spacing, orientation, align_to, with_seg, nonzero, crop: see
+            ``VolumeSettings``.
         skip_incomplete: leave incomplete records out instead of raising.
 
     Raises:
@@ -101,6 +102,7 @@ class VolumeDataModule(SplitDataModule):
         cache_dtype: str = "float32",
         progress_bar: bool = True,
         nonzero: bool = False,
+        crop: str = CROP_CENTRE,
     ) -> None:
         super().__init__(
             root_dir, splits_dir, cache_dir, patient_pattern, val_split, seed,
@@ -109,7 +111,7 @@ class VolumeDataModule(SplitDataModule):
         )  # fmt: skip
         self.settings = self.settings_type(
             tuple(self.usual_modalities if modalities is None else modalities),
-            tuple(roi_size), tuple(spacing), orientation, align_to, with_seg, nonzero,
+            tuple(roi_size), tuple(spacing), orientation, align_to, with_seg, nonzero, crop,
         )  # fmt: skip
         self.channel_names = list(self.settings.modalities)
         self.skip_incomplete = skip_incomplete

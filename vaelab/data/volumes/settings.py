@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from vaelab.data.volumes.intensity import Standardised
 from vaelab.errors import UserError
 
+CROP_CENTRE, CROP_BRAIN = "centre", "brain"
+
 
 @dataclass(frozen=True)
 class VolumeSettings:
@@ -40,6 +42,9 @@ class VolumeSettings:
     """Whether records have a ``seg``."""
     nonzero: bool = False
     """Standardise voxels that are not 0 among themselves and leave the others at 0."""
+    crop: str = CROP_CENTRE
+    """About the "centre" of the volume, or that of the "brain": the box of what is not 0 in the
+    first series. Planes of background that this puts out of the way are not standardised over."""
 
     labels: ClassVar[Collection[int] | None] = None
     """That a ``seg`` may have, for what examines it; None: any."""
@@ -68,6 +73,8 @@ class VolumeSettings:
                 f"dataset.orientation={self.orientation}: three axis codes, one each of L/R, P/A "
                 "and I/S, are needed; try RAS"
             )
+        if self.crop not in (CROP_CENTRE, CROP_BRAIN):
+            raise UserError(f"dataset.crop={self.crop}: must be {CROP_CENTRE} or {CROP_BRAIN}")
         if self.align_to is not None and self.align_to not in modalities:
             raise UserError(
                 f"dataset.align_to={self.align_to}: must be one of dataset.modalities={modalities}"
@@ -88,7 +95,10 @@ class VolumeSettings:
     def as_dict(self) -> dict[str, Any]:
         """As JSON can hold it; names a subclass whose intensities are others."""
         other = type(self).intensity is not VolumeSettings.intensity
-        return asdict(self) | ({"class": type(self).__qualname__} if other else {})
+        values = asdict(self) | ({"class": type(self).__qualname__} if other else {})
+        if self.crop == CROP_CENTRE:
+            del values["crop"]  # samples in caches of before there was a choice stay in use
+        return values
 
     def affine(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
         """Voxel indices of a sample → mm, its centre at 0: (4, 4)."""

@@ -31,8 +31,9 @@ from monai.transforms import (
     ToTensord,
 )
 
+from vaelab.data.volumes.crop import CentredOnBrain
 from vaelab.data.volumes.intensity import Standardised
-from vaelab.data.volumes.settings import VolumeSettings
+from vaelab.data.volumes.settings import CROP_BRAIN, VolumeSettings
 from vaelab.data.volumes.voxels import read_voxels
 from vaelab.errors import UserError
 
@@ -156,6 +157,7 @@ def preprocessing(settings: VolumeSettings) -> list[Any]:
         SpacedIfNeededd(spaced, pixdim=settings.spacing, mode=[modes[key] for key in spaced]),
         *align,
         CheckSameGridd(volumes),
+        *([CentredOnBrain(volumes)] if settings.crop == CROP_BRAIN else []),
         *settings.intensity(),
         ResizeWithPadOrCropd(volumes, spatial_size=settings.roi_size),  # first: less to concatenate
         ConcatItemsd(modalities, name="image"),
@@ -180,6 +182,7 @@ def plain_pipeline(settings: VolumeSettings) -> Compose:
             EnsureChannelFirstd(volumes),
             Orientationd(volumes, axcodes=settings.orientation, labels=None),
             Spacingd(volumes, pixdim=settings.spacing, mode=modes),
+            *([CentredOnBrain(volumes)] if settings.crop == CROP_BRAIN else []),
             *intensity,
             ConcatItemsd(modalities, name="image"),
             ResizeWithPadOrCropd(

@@ -29,17 +29,18 @@ FEW_VALUES = 10  # an MRI series has thousands
 
 def examine_volume(
     path: str, is_seg: bool, labels: Collection[int] | None = None
-) -> tuple[Examination, Grid | None]:
-    """All that header and voxels say; the grid if there is one.
+) -> tuple[Examination, Grid | None, np.ndarray | None]:
+    """All that header and voxels say; the grid if there is one, and where voxels are not 0.
 
     Facts are ``shape``, ``spacing [mm]``, ``orientation`` and those of ``examine_voxels``.
     """
     image, findings = examine_header(path)
     if image is None or len(image.shape) < 3:
-        return Examination(findings), None
+        return Examination(findings), None, None
     grid = grid_of(image)
     facts: dict[str, str | float] = {"shape": "×".join(str(side) for side in image.shape)}
     digest = {}
+    mask = None
     if not errors(findings):
         sizes = nibabel.affines.voxel_sizes(grid.affine)
         facts["spacing [mm]"] = "×".join(f"{size:.3g}" for size in sizes)
@@ -54,9 +55,12 @@ def examine_volume(
             )
             findings += more
             facts |= values
+            mask = voxels.reshape(image.shape[:3]) != 0
             # nibabel's arrays are in Fortran's order: transposed there is nothing to copy.
             digest[path] = hashlib.sha256(np.ascontiguousarray(voxels.T).data).hexdigest()
-    return Examination(findings, facts, digest), grid if not errors(findings) else None
+    if errors(findings):
+        return Examination(findings, facts, digest), None, None
+    return Examination(findings, facts, digest), grid, mask
 
 
 def examine_voxels(
