@@ -40,7 +40,9 @@ def interval(value: float) -> dict[str, float]:
 
 
 def probes(value: float) -> dict[str, Any]:
-    factor = {"latents": interval(value), "voxels": interval(value - 0.2)}
+    kinds = {"latents": value, "voxels": value - 0.2, "volume": value}
+    curved = {"latents_nonlinear": value, "voxels_nonlinear": value - 0.2}
+    factor = {kind: interval(held) for kind, held in (kinds | curved).items()}
     return {
         "r2": {"head_size": factor, "a_$very$_long_name_of_a_factor_mm3": factor},
         "subjects": 52,

@@ -56,14 +56,18 @@ def decomposition_figure(parts: Mapping[str, float]) -> Figure:
 def probe_figure(probes: Mapping[str, Any]) -> Figure:
     """R² of each factor from mu and from principal components of the voxels, with intervals.
 
+    Discs are of linear probes, rings of kernel ridge regression, without their intervals; a diamond
+    is what the volume alone tells of a factor.
+
     Args:
-        probes: ``r2``: factor → ``latents``, ``voxels``, each ``value``, ``low`` and ``high``;
+        probes: ``r2``: factor → ``latents``, ``voxels``, each ``value``, ``low`` and ``high``,
+            ``latents_nonlinear``, ``voxels_nonlinear`` and ``volume`` (or None);
             ``subjects``, ``patients``, ``latent_units``, ``voxel_components_at_most``.
     """
     factors = probes["r2"]
     figure = new_figure(7.0, 1.58 + 0.6 * len(factors))
     scans = f"{probes['subjects']} scans of {probes['patients']} patients"
-    write_title(figure, f"Linear probes across patients: {scans}")
+    write_title(figure, f"Probes across patients: {scans}")
     x = "R² with 95 % interval over patients (0: no better than the mean)"
     axes = row_axes(figure, (1.75, 0.98, 4.9, 0.6 * len(factors)), list(factors), x)
     components = probes["voxel_components_at_most"]
@@ -77,10 +81,21 @@ def probe_figure(probes: Mapping[str, Any]) -> Figure:
             estimate = factor[kind]
             _interval(axes, row + offset, estimate["low"], estimate["high"], color, 2.2)
             _mark(axes, row + offset, estimate["value"], color)
+            _ring(axes, row + offset, factor[f"{kind}_nonlinear"]["value"], color)
         axes.plot([], [], "o-", color=color, label=label)
-    legend_above(axes)
+    axes.scatter([], [], 60, facecolors="none", edgecolors=INK, label="by kernel ridge")
+    of_volume = [(row, factor["volume"]) for row, factor in enumerate(factors.values())]
+    rows = [(max(found["value"], LOWEST), row) for row, found in of_volume if found]
+    if rows:
+        x, y = np.transpose(rows)
+        axes.scatter(x, y, s=22, c=ORANGE, marker="D", zorder=3, label="volume alone")
+    legend_above(axes, ncols=2)
     axes.set_xlim(LOWEST - 0.03, 1.03)
     return figure
+
+
+def _ring(axes: Axes, row: float, value: float, color: str) -> None:
+    axes.scatter(max(value, LOWEST), row, 60, facecolors="none", edgecolors=color, zorder=3)
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,7 @@ _PANELS: Final = {
     "Beta": (_Curve("train/beta", "train", BLUE),),
 }
 _LATENT_PANELS: Final = {
-    "Error of what is decoded": (
+    "Squared error": (
         _Curve("val/recon_at_mu", "at mu", BLUE),
         _Curve("val/recon_at_zero", "at z = 0", ORANGE),
         _Curve("val/recon_at_draw", "at drawn z", GREEN, (0, (2.5, 1.2))),
@@ -48,7 +48,7 @@ _LATENT_PANELS: Final = {
         _Curve("val/paid_units", "that cost KL", ORANGE),
     ),
 }
-_UNITS: Final = {"Beta": "", "Error of what is decoded": "squared, per voxel", "Latent units": ""}
+_UNITS: Final = {"Beta": "", "Squared error": "per voxel", "Latent units": ""}
 """Of panels that do not show sums over a split."""
 
 

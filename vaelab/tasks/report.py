@@ -35,7 +35,7 @@ CAPTIONS = {
     "roc": "ROC curve",
     "score_histogram": "Anomaly scores",
     "kl_decomposition": "Where the KL goes",
-    "probes": "Linear probes of known factors",
+    "probes": "Probes of known factors",
     "stability": "Stability across seeds",
     "latent_pca": "Latent means of all subjects: principal components",
     "latent_umap": "Latent means of all subjects: UMAP",
