@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vaelab.errors import UserError
+from vaelab.evaluation.scanner import bias_fields, coarser, with_contrast
 
-KEYS = ("shift", "rotation_deg", "gain", "noise")
+KEYS = ("shift", "rotation_deg", "gain", "noise", "slice_size", "bias", "contrast")
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,12 @@ class Rescan:
         rotation_deg: standard deviation about each axis, in degrees; images have one axis.
         gain: standard deviation of a factor on each channel's distance from its lowest value.
         noise: standard deviation of Gaussian noise, in standard deviations of the channel.
+        slice_size: of the second scan along the last axis, in the unit of ``shift``; up to that of
+            the first it changes nothing.
+        bias: standard deviation of the logarithm of a smooth factor on all channels.
+        contrast: standard deviation of the logarithm of an exponent on each channel.
+        site: with a number, bias and contrast are drawn from it, the same for all images: the
+            signature of one other scanner. None draws them anew for each.
 
     Raises:
         UserError: for a negative value, or when nothing would change.
@@ -41,6 +48,10 @@ class Rescan:
     rotation_deg: float = 1.0
     gain: float = 0.05
     noise: float = 0.05
+    slice_size: float = 0.0
+    bias: float = 0.0
+    contrast: float = 0.0
+    site: int | None = None
 
     def __post_init__(self) -> None:
         for key in KEYS:
@@ -72,10 +83,27 @@ class Rescan:
         # From the lowest, because zeros alone are interpolated without a rounding error.
         both = torch.cat([x - lowest, inside.to(x)], 1)
         above, share = self._elsewhere(both, generator, spacing).chunk(2, 1)
+        above = self._by_another_scanner(above, generator, spacing)
         per_channel = (len(x), x.shape[1], *[1] * len(axes))
         gain = 1 + self.gain * torch.randn(per_channel, generator=generator)
         noise = self.noise * torch.randn(x.shape, generator=generator)
         return lowest + torch.where(share > 0, gain * above + spread * noise, above)
+
+    def _by_another_scanner(
+        self, above: Tensor, generator: torch.Generator, spacing: Sequence[float] | None
+    ) -> Tensor:
+        shape = above.shape[2:]
+        if self.slice_size:
+            above = coarser(above, self.slice_size, spacing or [1.0] * len(shape))
+        draw, count = generator, len(above)
+        if self.site is not None:
+            draw, count = torch.Generator().manual_seed(self.site), 1
+        if self.bias:
+            above = above * bias_fields(count, shape, self.bias, draw)
+        if self.contrast:
+            exponents = torch.randn(count, above.shape[1], *[1] * len(shape), generator=draw)
+            above = with_contrast(above, torch.exp(self.contrast * exponents))
+        return above
 
     def _elsewhere(
         self, x: Tensor, generator: torch.Generator, spacing: Sequence[float] | None
