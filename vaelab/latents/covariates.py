@@ -34,6 +34,8 @@ class Covariates:
     """None: there is no table."""
     numbers: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """Column → id → number; ids without one are left out."""
+    words: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Column → id → what stands there, of all columns; ids with an empty cell are left out."""
     days: Mapping[str, float] = field(default_factory=dict)
     """Id → day of the visit, from the column ``days`` or ``date``."""
     dated: bool = False
@@ -92,7 +94,8 @@ def read_covariates(path: str | Path | None, data: SplitDataModule | None = None
     parse = {DAYS: _number, DATE: _day}
     times = next((name for name in parse if name in cells), None)
     days = {} if times is None else {i: parse[times](cell) for i, cell in cells[times].items()}
-    return Covariates(table, numbers, days, dated=times == DATE)
+    words = {name: {i: cell.text for i, cell in cells[name].items()} for name in cells}
+    return Covariates(table, numbers, words, days, dated=times == DATE)
 
 
 def joined(latents: Latents, covariates: Covariates) -> Latents:

@@ -21,6 +21,7 @@ from vaelab.data.index import enumerate_names
 from vaelab.errors import UserError
 from vaelab.latents.covariates import Covariates, joined
 from vaelab.latents.factor_table import FACTORS_TABLE, absent, write_factors
+from vaelab.latents.site import without_site
 from vaelab.latents.sources import Source
 from vaelab.latents.table import ABOUT, ARRAYS, TABLE, TEXTS, Latents, read_latents, to_arrow
 from vaelab.metrics.factors import NAMES
@@ -98,14 +99,29 @@ def _merged(parts: Sequence[Latents], about: Mapping[str, Any]) -> Latents:
 
 
 def assemble(
-    shards: Sequence[Shard], folder: Path, about: Mapping[str, Any], covariates: Covariates
+    shards: Sequence[Shard],
+    folder: Path,
+    about: Mapping[str, Any],
+    covariates: Covariates,
+    remove_site: str | None = None,
 ) -> list[str]:
-    """Join the shards into the files; returns whom they could not hold, and why."""
+    """Join the shards into the files; returns whom they could not hold, and why.
+
+    Args:
+        shards: all of them.
+        folder: where to write.
+        about: for the files' own metadata.
+        covariates: further columns.
+        remove_site: the column of ``covariates`` whose influence is taken out.
+    """
     headers = [json.loads(pq.read_schema(shard.path).metadata[ABOUT.encode()]) for shard in shards]
     failed = [reason for header in headers for reason in header["failed"]]
     if len(failed) == sum(len(shard.members) for shard in shards):
         raise UserError(f"no subject could be read:{enumerate_names(failed)}")
     latents = joined(_merged([read_latents(shard.path) for shard in shards], about), covariates)
+    if remove_site is not None:
+        latents = without_site(latents, covariates.words[remove_site], remove_site)
+        about = latents.about
     with replacing(folder / TABLE) as partial:
         pq.write_table(to_arrow(latents), partial, write_page_checksum=True)
     if SEGMENTED in latents.covariates:

@@ -59,6 +59,8 @@ class Encode(Task):
             visits (``vaelab.latents.covariates``); None takes ``factors.csv`` in the folder of the
             dataset, where there is one.
         color_by: columns to colour by; None takes the tumour's volume, or the label of an X-ray.
+        remove_site: a column of ``covariates``, words or numbers, such as the scanner: what it
+            explains is taken out of mu and logvar (``vaelab.latents.site``).
         umap: whether to draw a UMAP too, where umap-learn is installed.
 
     Raises:
@@ -74,6 +76,7 @@ class Encode(Task):
         shard_size: int = 64,
         covariates: PathText | None = None,
         color_by: Sequence[str] | None = None,
+        remove_site: str | None = None,
         umap: bool = True,
     ) -> None:
         if shard_size < 1:
@@ -83,6 +86,7 @@ class Encode(Task):
         self.shard_size = shard_size
         self.covariates = covariates
         self.color_by = color_by
+        self.remove_site = remove_site
         self.umap = umap
 
     def __call__(self, run: Run) -> None:
@@ -96,6 +100,11 @@ class Encode(Task):
             else own_sources(run.data)
         )
         covariates = read_covariates(self.covariates, None if self.inputs else run.data)
+        if self.remove_site is not None and self.remove_site not in covariates.words:
+            raise UserError(
+                f"task.remove_site={self.remove_site}: no such column of task.covariates; there "
+                f"are {list(covariates.words)}"
+            )
         # Before any work, as far as can be known: which labels there are is seen on the way.
         labels = [name for name in self.color_by or () if is_of_label(name)]
         own = list(run.data.covariates) if subjects.own else []
@@ -114,7 +123,7 @@ class Encode(Task):
         )
         shards = work.plan(subjects.members, self.shard_size)
         _encode(judge, subjects, work, shards, {} if self.inputs else judge.encodings)
-        failed = assemble(shards, folder, work.about, covariates)
+        failed = assemble(shards, folder, work.about, covariates, self.remove_site)
         for path in set(work.folder.iterdir()) - {shard.path for shard in shards}:
             path.unlink()  # of other weights or files
         latents = read_latents(folder)
