@@ -51,7 +51,7 @@ MUCH = Evaluation(
         0.9, 0.8, 0.7, 0.6, {"normal": 4, "sick": 2}, {}, {"auroc": (0.8, 1.0)}
     ),
     detection_by_group={"virus": DETECTION},
-    decisions=Decisions(0.05, 9, None, 0.0, (0.0, 0.0), 0.0, 0.0),
+    decisions=Decisions(0.05, "9 images", 9, None, 0.0, (0.0, 0.0), 0.0, 0.0),
     localisation=Localisation(
         "pixel", "half", 3, "the other half", 3, "evidence of Fused", 0.4, (0.39, 0.41), 0.1, 0.3,
         0.35, 2.0, 0.2, 5, 4, 0.8, None,

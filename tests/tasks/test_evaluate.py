@@ -68,6 +68,13 @@ def test_decisions_are_calibrated_on_patients_set_aside_for_it(door: Door, run_d
     calibration = json.loads((run_dir / "calibration.json").read_text())
     assert calibration["count"] == len(patients)  # one image of each
     assert calibration["score"] == "SquaredError"
+    assert len(calibration["seen"]["latents"]) == len(patients)
+    shift = metrics_of(run_dir)["shift"]
+    own = f"{len(patients)} normal images of the run's own calibration split"
+    assert (shift["calibration"], shift["alarm"], shift["enough_images"]) == (own, False, False)
+    with (run_dir / "splits" / "test_full.csv").open(newline="") as file:
+        normal = {row["patient"] for row in csv.DictReader(file) if row["label"] == "0"}
+    assert shift["images"] == len(normal)  # the sick ones are not compared
     decisions = metrics_of(run_dir)["decisions"]
     n = len(patients)
     assert decisions["expected_false_alarm_rate"] == (n + 1) // 2 / (n + 1)

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, Protocol
 
 from tqdm import tqdm
 
-from vaelab.anomaly.calibration import ConformalCalibration
 from vaelab.anomaly.detector import Prediction
-from vaelab.evaluation.calibrating import HealthyMaps, HeldOutScores
+from vaelab.evaluation.calibrating import Calibrated, HeldOutScores
 from vaelab.evaluation.diagnostics import ImportanceWeights, LogLikelihood
+from vaelab.evaluation.heat_scale import HealthyMaps
 from vaelab.evaluation.judge import Judge, judged_split
 from vaelab.evaluation.localisation import (
     ChosenThreshold,
@@ -27,6 +27,7 @@ from vaelab.evaluation.localisation import (
 )
 from vaelab.evaluation.objective import ObjectiveEntries
 from vaelab.evaluation.predictions import Predictions, PredictionsOf
+from vaelab.evaluation.shift_alarm import NormalsSeen, ShiftAlarm
 
 
 class Listener(Protocol):
@@ -55,8 +56,10 @@ class Judged:
     entries: Mapping[str, float]
     """Of the objective, summed over the judged split."""
     likelihood: LogLikelihood | None
-    calibration: ConformalCalibration | None
+    calibrated: Calibrated | None
     """None where the data have no labels."""
+    shift: ShiftAlarm | None
+    """Of the judged normal images against the calibration's."""
     localisation: Localisation | None
     """None where the data have no masks, or no lesion on one of the two sides."""
 
@@ -77,21 +80,25 @@ def judge_once(judge: Judge, importance_samples: int, seed: int) -> Judged:
     entries = ObjectiveEntries(run)
     weights = ImportanceWeights(judge.model, run.hardware.device, importance_samples, seed)
     healthy, held_out = HealthyMaps(run), HeldOutScores(run)
+    normals = NormalsSeen(data.splits[split])
     data.preprocess(split)
     shown: Mapping[str, Any] = data.dataset(split)[0]
     lesions = _lesions(judge, seed) if mask_of(shown) is not None else None
-    calibrated = "label" in shown
+    labelled = "label" in shown
     others: dict[str, list[Listener]] = defaultdict(list, {"val": [healthy]})
-    if calibrated:
+    if labelled:
         others[held_out.split].append(held_out)
-    for stretch in _plan(split, [predictions, entries, weights], lesions, others):
+    for stretch in _plan(split, [predictions, entries, weights, normals], lesions, others):
         _go(judge, stretch)
     scale = healthy.write()
+    calibrated = held_out.write() if labelled else None
+    seen = normals.result()
     return Judged(
         predictions.result(),
         entries.result(),
         weights.result(),
-        held_out.write() if calibrated else None,
+        calibrated,
+        calibrated.shift(seen) if calibrated and seen else None,
         lesions.result(scale.quantity) if lesions else None,
     )
 

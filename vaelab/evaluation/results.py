@@ -19,6 +19,7 @@ from vaelab.errors import UserError
 from vaelab.evaluation.diagnostics import AggregatePosterior, KLParts, LogLikelihood
 from vaelab.evaluation.localisation import Localisation
 from vaelab.evaluation.predictions import ErrorWithin, Predictions
+from vaelab.evaluation.shift_alarm import ShiftAlarm
 from vaelab.metrics.detection import Detection
 from vaelab.metrics.latent import active_units
 from vaelab.metrics.probes import Probes
@@ -27,7 +28,7 @@ CHANNELS, SUM = "_per_channel", "_sum"
 """Endings of keys whose beginning is a metric, and an entry of the objective."""
 OPTIONAL = (
     "kl_decomposition_nats", "aggregate_posterior", "log_likelihood_nats", "tumour", "probes",
-    "detection", "detection_all", "detection_by_group", "decisions", "localisation",
+    "detection", "detection_all", "detection_by_group", "decisions", "shift", "localisation",
     "intervals_95_percent",
 )  # fmt: skip
 """Keys that are left out where nothing is known."""
@@ -74,6 +75,8 @@ class Decisions:
     """Normal and sick images flagged at a threshold from held-out normal images."""
 
     alpha: float
+    calibration: str
+    """In words, the images behind the threshold."""
     calibration_images: int
     threshold: float | None
     """None where nothing can be flagged."""
@@ -103,6 +106,8 @@ class Evaluation:
     """On all test images."""
     detection_by_group: dict[str, Detection] | None = None
     decisions: Decisions | None = None
+    shift: ShiftAlarm | None = None
+    """Whether the judged normal images look like those of the calibration."""
     localisation: Localisation | None = None
 
     def to_json(self) -> dict[str, Any]:

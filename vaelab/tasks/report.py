@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from vaelab.anomaly.calibration import ConformalCalibration
 from vaelab.anomaly.detector import Prediction
 from vaelab.assembly import Run, Task
 from vaelab.errors import UserError
-from vaelab.evaluation.calibrating import heat_scale, load_calibration
+from vaelab.evaluation.calibrating import Calibrated, own_calibration
+from vaelab.evaluation.heat_scale import heat_scale
 from vaelab.evaluation.judge import judge_of, judged_split
 from vaelab.evaluation.localisation import Localisation
 from vaelab.evaluation.results import Evaluation
@@ -92,17 +92,17 @@ class Report(Task):
         scale = heat_scale(run)
         chosen = self._choose(folder.scores)
         places = [i for i, record in enumerate(splits[split]) if record["id"] in chosen]
-        calibration = load_calibration(run)
+        calibrated = own_calibration(run)
         cases: list[AnyCase] = []
         for batch, prediction in judge.examine(split, places):
             for index in range(len(batch["id"])):
-                cases.append(self._case(batch, prediction, index, run, calibration))
+                cases.append(self._case(batch, prediction, index, run, calibrated))
         config = folder.config.read_text(encoding="utf-8")
         path = write_report(
             folder.report,
             title=folder.name,
             headline=_headline(evaluation),
-            summary=_summary(run, evaluation),
+            summary=_summary(run, evaluation, calibrated),
             metrics=_rows(evaluation),
             figures={
                 caption: (place / f"{name}.png").read_bytes()
@@ -136,10 +136,11 @@ class Report(Task):
         prediction: Prediction,
         index: int,
         run: Run,
-        calibration: ConformalCalibration | None,
+        calibrated: Calibrated | None,
     ) -> AnyCase:
         score = float(prediction.score[index])
         name = str(batch["id"][index])
+        calibration = calibrated.calibration if calibrated else None
         common: dict[str, Any] = {
             "id": name,
             "truth": TRUTH[int(batch["label"][index]) if "label" in batch else None],
@@ -169,7 +170,7 @@ def _evenly(rows: Sequence[dict[str, str]], count: int) -> list[str]:
     return [rows[place]["id"] for place in places]
 
 
-def _summary(run: Run, evaluation: Evaluation) -> dict[str, str]:
+def _summary(run: Run, evaluation: Evaluation, calibrated: Calibrated | None) -> dict[str, str]:
     data = f"{type(run.data).__name__}, {run.data.root_dir}"
     parameters = sum(weight.numel() for weight in run.model.parameters())
     model = f"{type(run.model).__name__}, {run.model.z_dim} latent units"
@@ -180,6 +181,7 @@ def _summary(run: Run, evaluation: Evaluation) -> dict[str, str]:
         f"{run.train.monitor}, seed {run.train.seed}",
         "Score": evaluation.score,
         "Judged on": f"{evaluation.samples} samples",
+        **({"p-values by": calibrated.source} if calibrated else {}),
     }
 
 
@@ -208,7 +210,7 @@ def _rows(evaluation: Evaluation) -> list[MetricRow]:
         rows += _detection_rows(whole, "all images")
     made = evaluation.decisions
     if made:
-        note = f"flagged at α = {made.alpha:g} by {made.calibration_images} held-out normals"
+        note = f"flagged at α = {made.alpha:g} by {made.calibration}"
         rows.append(MetricRow("False-alarm rate", made.false_alarm_rate, note=note))
         rows.append(MetricRow("Sensitivity", made.sensitivity, note=note))
     latent = evaluation.latent

@@ -14,7 +14,7 @@ from torch import Tensor
 from vaelab.assembly import Run, Task
 from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
-from vaelab.evaluation.calibrating import HeatScale, heat_scale
+from vaelab.evaluation.heat_scale import HeatScale, heat_scale
 from vaelab.evaluation.judge import judge_of
 from vaelab.report.canvas import save_figure
 from vaelab.report.card import report_card, report_card_3d
