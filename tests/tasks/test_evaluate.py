@@ -96,12 +96,20 @@ def test_x_rays_with_masks_are_judged_by_pixel_on_half_of_the_test_patients(
     assert found["lesions"] > 0
     assert door("task=report", f"run_dir={run_dir}", "task.max_cases=2") == 0
     page = (run_dir / "report.html").read_text()
+    assert set(found["baselines"]) == {
+        "blind", "fixed centre weight", "bright x-ray", "dark x-ray",
+        "average mask of other patients", "the run's own map of another patient",
+    }  # fmt: skip
+    blind = found["baselines"]["blind"]
+    assert blind["average_precision"] == pytest.approx(found["lesion_share"])
     for row in (
+        *found["baselines"],
+        "Do the maps show lesions?",
         "Pixel average precision",
         "Dice (threshold from half of the test patients)",
         "Lesions found",
     ):
-        assert row in page
+        assert row.replace("'", "&#39;") in page
 
 
 def test_x_rays_without_masks_are_not_judged_by_pixel(
@@ -122,6 +130,8 @@ def test_volumes_with_a_segmentation_are_judged_by_voxel(door: Door, run_3d: Pat
     assert (found["unit"], found["threshold_from"]) == ("voxel", "train split")
     assert (found["judged_on"], found["judged_images"]) == ("val split", metrics["samples"])
     assert found["lesions"] > 0
+    for name in ("t1c", "t1n", "t2f", "t2w"):
+        assert {f"bright {name}", f"dark {name}"} <= set(found["baselines"])
 
 
 def test_the_fused_score_is_fitted_before_it_judges(door: Door, run_dir: Path):

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 from tqdm import tqdm
 
 from vaelab.anomaly.detector import Prediction
+from vaelab.evaluation.baselines import Baselines
 from vaelab.evaluation.calibrating import Calibrated, HeldOutScores
 from vaelab.evaluation.diagnostics import ImportanceWeights, LogLikelihood
 from vaelab.evaluation.heat_scale import HealthyMaps
@@ -23,8 +24,8 @@ from vaelab.evaluation.localisation import (
     Localisation,
     LocalisedLesions,
     choose_parts,
-    mask_of,
 )
+from vaelab.evaluation.map_tally import mask_of
 from vaelab.evaluation.objective import ObjectiveEntries
 from vaelab.evaluation.predictions import Predictions, PredictionsOf
 from vaelab.evaluation.shift_alarm import NormalsSeen, ShiftAlarm
@@ -64,7 +65,7 @@ class Judged:
     """None where the data have no masks, or no lesion on one of the two sides."""
 
 
-def judge_once(judge: Judge, importance_samples: int, seed: int) -> Judged:
+def judge_once(judge: Judge, importance_samples: int, num_resamples: int, seed: int) -> Judged:
     """Judge the images of a run, each seen once; its data are set up.
 
     ``calibration.json`` and ``heat_scale.json`` are written on the way.
@@ -72,7 +73,8 @@ def judge_once(judge: Judge, importance_samples: int, seed: int) -> Judged:
     Args:
         judge: of the run.
         importance_samples: z decoded for each judged image.
-        seed: of these draws, and of what localisation chooses its threshold on.
+        num_resamples: of the bootstrap over patients behind the intervals of localisation.
+        seed: of these draws and resamples, and of what localisation chooses its threshold on.
     """
     run, data = judge.run, judge.run.data
     split = judged_split(data)
@@ -99,13 +101,20 @@ def judge_once(judge: Judge, importance_samples: int, seed: int) -> Judged:
         weights.result(),
         calibrated,
         calibrated.shift(seen) if calibrated and seen else None,
-        lesions.result(scale.quantity) if lesions else None,
+        lesions.result(scale.quantity, num_resamples, seed) if lesions else None,
     )
 
 
 def _lesions(judge: Judge, seed: int) -> LocalisedLesions:
-    choosing, judged = choose_parts(judge.run.data.splits, seed)
-    return LocalisedLesions(judged, ChosenThreshold(choosing))
+    data = judge.run.data
+    choosing, judged = choose_parts(data.splits, seed)
+    patients = {
+        record["id"]: record["patient"]
+        for part in (choosing, judged)
+        for record in data.splits[part.split]
+    }
+    chosen = ChosenThreshold(choosing, Baselines(patients, data.channel_names))
+    return LocalisedLesions(judged, chosen, patients)
 
 
 def _plan(

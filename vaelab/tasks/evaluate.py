@@ -86,7 +86,7 @@ class Evaluate(Task):
         """
         run.data.setup("test")
         judge = judge_of(run)
-        judged = judge_once(judge, self.importance_samples, self.seed)
+        judged = judge_once(judge, self.importance_samples, self.num_resamples, self.seed)
         predictions, calibrated = judged.predictions, judged.calibrated
         several = len(predictions.ids) > 1
         mu, logvar = predictions.mu, predictions.logvar
@@ -117,6 +117,8 @@ class Evaluate(Task):
         predictions.write_scores(run.folder.scores)
         _draw(run, predictions, evaluation)
         log.info("%s", _headline(evaluation))
+        if judged.localisation:
+            log.info("maps: %s", judged.localisation.verdict())
         if judged.shift:
             log.log(
                 logging.WARNING if judged.shift.alarm else logging.INFO,

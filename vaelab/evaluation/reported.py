@@ -1,0 +1,134 @@
+"""What a report says of ``metrics.json``: rows, tables and sentences."""
+
+from __future__ import annotations
+
+from vaelab.evaluation.localisation import Localisation
+from vaelab.evaluation.map_tally import MapFigures
+from vaelab.evaluation.results import Evaluation
+from vaelab.metrics.bootstrap import Estimate
+from vaelab.metrics.detection import Detection
+from vaelab.report.report_page import Headline, MetricRow, ReportTable
+
+NAMES = {
+    "auroc": "AUROC",
+    "average_precision": "Average precision",
+    "sensitivity_at_specificity_90": "Sensitivity at 90 % specificity",
+    "sensitivity_at_specificity_95": "Sensitivity at 95 % specificity",
+}
+
+
+def headline(evaluation: Evaluation) -> Headline:
+    """What a run is worth."""
+    latent, decisions = evaluation.latent, evaluation.decisions
+    auroc = None
+    if evaluation.detection:
+        auroc = _detection_rows(evaluation.detection, "half normal, half sick")[0]
+    return Headline(
+        score=evaluation.score,
+        samples=evaluation.samples,
+        mse=evaluation.reconstruction.mse,
+        units=latent.units,
+        active_units=latent.active_units,
+        auroc=auroc,
+        sensitivity=decisions.sensitivity if decisions else None,
+        false_alarm_rate=decisions.false_alarm_rate if decisions else None,
+        tumour_ratio=evaluation.tumour.ratio if evaluation.tumour else None,
+    )
+
+
+def metric_rows(evaluation: Evaluation) -> list[MetricRow]:
+    """The headline numbers."""
+    balanced, whole = evaluation.detection, evaluation.detection_all
+    rows = _detection_rows(balanced, "half normal, half sick") if balanced else []
+    if whole and not (balanced and whole.counts == balanced.counts):
+        rows += _detection_rows(whole, "all images")
+    made = evaluation.decisions
+    if made:
+        note = f"flagged at α = {made.alpha:g} by {made.calibration}"
+        rows.append(MetricRow("False-alarm rate", made.false_alarm_rate, note=note))
+        rows.append(MetricRow("Sensitivity", made.sensitivity, note=note))
+    latent = evaluation.latent
+    mse = evaluation.reconstruction.mse
+    rows.append(MetricRow("Mean squared error", mse, note="per pixel or voxel"))
+    rows.append(MetricRow("KL", latent.kl_nats_per_sample, note="nats per sample"))
+    if latent.active_units is not None:
+        rows.append(MetricRow("Active units", latent.active_units, note=f"of {latent.units}"))
+    if evaluation.tumour:
+        ratio = evaluation.tumour.ratio
+        rows.append(MetricRow("Error on tumour voxels", ratio, note="times that of the rest"))
+    if evaluation.localisation:
+        rows += _localisation_rows(evaluation.localisation)
+    return rows
+
+
+def _detection_rows(found: Detection, images: str) -> list[MetricRow]:
+    ends = found.intervals_95_percent or {}
+    rows = []
+    for name, label in NAMES.items():
+        low, high = ends.get(name, (None, None))
+        note = f"{images}; 95 % by patient"
+        rows.append(MetricRow(label, getattr(found, name), low, high, note))
+    return rows
+
+
+def _localisation_rows(found: Localisation) -> list[MetricRow]:
+    where = f"{found.judged_on}, {found.judged_images} images"
+    blind = f"{where}; of {found.map}; a blind map would have {found.lesion_share:.2g}"
+    rows = [
+        # Its bracket is of rounding and would be taken for an interval of confidence.
+        MetricRow(
+            f"{found.unit.capitalize()} average precision", found.average_precision, note=blind
+        ),
+        MetricRow(f"Dice (threshold from {found.threshold_from})", found.dice, note=where),
+    ]
+    if found.detection_rate is not None:
+        alarms = (
+            f"{found.false_positives_per_image:.2g} false alarms per image, "
+            f"{100 * found.flagged_share:.2g} % of all {found.unit}s flagged"
+        )
+        note = f"share of {found.lesions} lesions, at the same threshold; {alarms}"
+        rows.append(MetricRow("Lesions found", found.detection_rate, note=note))
+    return rows
+
+
+def tables(evaluation: Evaluation) -> list[ReportTable]:
+    """Figures that need more than a row."""
+    return [_map_table(evaluation.localisation)] if evaluation.localisation else []
+
+
+def remarks(evaluation: Evaluation) -> list[str]:
+    """What a reader must know before any number."""
+    shift = evaluation.shift
+    return [_sentence(shift.sentence())] if shift and shift.alarm else []
+
+
+def _map_table(found: Localisation) -> ReportTable:
+    """The run's own map beside maps that know less."""
+    maps = {f"the run's own: {found.map}": found.own, **found.baselines}
+    return ReportTable(
+        heading="Do the maps show lesions?",
+        sentence=f"{found.verdict()} {found.judged_on.capitalize()}, {found.lesion_images} images "
+        "with a lesion; in brackets 95 % intervals by patient. A map of another patient has the "
+        "prior of the run's own and none of the image's evidence.",
+        columns=[
+            "Map", "AP of all images", "AP per image", "Pointing game", "Dice (chosen elsewhere)",
+        ],
+        rows=[[name, *_cells(figures)] for name, figures in maps.items()],
+    )  # fmt: skip
+
+
+def _cells(figures: MapFigures) -> list[str]:
+    return [
+        f"{figures.average_precision:.3f}",
+        _with_interval(figures.average_precision_per_image),
+        _with_interval(figures.pointing_game),
+        f"{figures.dice:.3f}",
+    ]
+
+
+def _with_interval(estimate: Estimate) -> str:
+    return f"{estimate.value:.3f} ({estimate.low:.2f} to {estimate.high:.2f})"
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
