@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import random
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -77,15 +78,16 @@ class Localisation:
 
     def verdict(self) -> str:
         """Which baselines do better by which figure, in words."""
-        wins = []
+        wins: dict[str, list[str]] = defaultdict(list)
         for name, value in MEASURES.items():
             best = max(self.baselines, key=lambda other: value(self.baselines[other]))
             if value(self.baselines[best]) >= value(self.own):
                 figures = f"{value(self.baselines[best]):.2f} against {value(self.own):.2f}"
-                wins.append(f"{best} by {name} ({figures})")
+                wins[best].append(f"{name} ({figures})")
         if not wins:
             return "The run's own map does better than every baseline, by every figure."
-        return f"Baselines do at least as well as the run's own map: {'; '.join(wins)}."
+        said = "; ".join(f"{best} by {', '.join(figures)}" for best, figures in wins.items())
+        return f"At least as good as the run's own map: {said}."
 
 
 MEASURES: Mapping[str, Callable[[MapFigures], float]] = {

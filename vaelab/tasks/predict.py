@@ -19,7 +19,7 @@ from vaelab.data.index import ENCODING, enumerate_names
 from vaelab.data.inputs import HINT
 from vaelab.errors import UserError
 from vaelab.evaluation.calibrating import calibration_in_use
-from vaelab.evaluation.heat_scale import heat_scale
+from vaelab.evaluation.heat_scale import heat_scale, map_name
 from vaelab.evaluation.inputs import judge_input, patient_of_input
 from vaelab.evaluation.judge import judge_of
 from vaelab.evaluation.shift_alarm import Seen, ShiftAlarm
@@ -90,6 +90,7 @@ class Predict(Task):
         paint = partial(overlay, heat_scale=self._heat_scale(run))
         rows: list[dict[str, Any]] = []
         seen: dict[str, Seen] = {}
+        maps_show = ""
         for item in tqdm(
             inputs, "judging", unit="input", leave=False, disable=not run.logging.progress_bar
         ):
@@ -105,6 +106,7 @@ class Predict(Task):
                 log.warning("%s", row["error"])
             else:
                 row["score"] = judged.score
+                maps_show = map_name(run, judged.prediction.shows_score)
                 seen.setdefault(patient_of_input(run.data, item), judged.seen)
                 if calibrated:
                     row["p_value"] = float(calibrated.calibration.p_value(judged.score))
@@ -115,6 +117,9 @@ class Predict(Task):
         table = output_dir / "predictions.csv"
         shift: ShiftAlarm | None = None
         summary: dict[str, Any] = {"inputs": len(inputs), "judged": len(inputs) - len(failed)}
+        if self.save_maps and maps_show:
+            summary["maps_show"] = maps_show
+            log.info("maps show %s", maps_show)
         if calibrated:
             summary |= {"alpha": self.alpha, "flagged": flagged}
             summary |= {"calibration": calibrated.to_json()}
@@ -152,10 +157,7 @@ class Predict(Task):
                 "by task=report_card or here: make them available, or do without maps by "
                 "task.save_maps=false"
             ) from error
-        log.info(
-            "heat maps show %s, brightest from %.3g, the %s",
-            *(scale.quantity, scale.top, scale.source),
-        )
+        log.info("heat maps are brightest from %.3g, the %s", scale.top, scale.source)
         return scale.top
 
 
