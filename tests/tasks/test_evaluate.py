@@ -61,6 +61,23 @@ def test_all_test_images_and_the_balanced_split_are_judged(door: Door, run_dir: 
     assert all(("PNEUMONIA" in row["id"]) == (row["label"] == "1") for row in rows)
 
 
+def test_detection_is_judged_within_the_columns_that_the_dataset_names(
+    door: Door, run_dir: Path, tmp_path: Path
+):
+    with (run_dir / "splits" / "test_full.csv").open(newline="") as file:
+        records = list(csv.DictReader(file))
+    table = tmp_path / "images.csv"
+    rows = [f"{r['id']},{'AP' if r['label'] == '1' else 'PA'}" for r in records]
+    table.write_text("\n".join(["id,view", *rows]))
+    groups = ("dataset.groups=[view]", f"dataset.groups_table={table}", "task.num_resamples=20")
+    assert door("task=evaluate", f"run_dir={run_dir}", *groups) == 0
+    view = metrics_of(run_dir)["detection_within"]["view"]
+    assert view["label_alone"] == 1  # every sick image is AP, and no normal one
+    assert view["groups"]["AP"] == {"normal": 0, "sick": 6, "auroc": None}
+    assert door("task=report", f"run_dir={run_dir}", "task.max_cases=2") == 0
+    assert "at least as good as the score: view alone" in (run_dir / "report.html").read_text()
+
+
 def test_decisions_are_calibrated_on_patients_set_aside_for_it(door: Door, run_dir: Path):
     assert door("task=evaluate", f"run_dir={run_dir}", "task.alpha=0.5") == 0
     with (run_dir / "splits" / "calibration.csv").open(newline="") as file:

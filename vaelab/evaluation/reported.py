@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from vaelab.evaluation.groups import DetectionWithin
 from vaelab.evaluation.localisation import Localisation
 from vaelab.evaluation.map_tally import MapFigures
 from vaelab.evaluation.results import Evaluation
@@ -93,13 +96,43 @@ def _localisation_rows(found: Localisation) -> list[MetricRow]:
 
 def tables(evaluation: Evaluation) -> list[ReportTable]:
     """Figures that need more than a row."""
-    return [_map_table(evaluation.localisation)] if evaluation.localisation else []
+    found = []
+    if evaluation.detection_all and evaluation.detection_within:
+        found.append(_group_table(evaluation.detection_all, evaluation.detection_within))
+    if evaluation.localisation:
+        found.append(_map_table(evaluation.localisation))
+    return found
 
 
 def remarks(evaluation: Evaluation) -> list[str]:
     """What a reader must know before any number."""
     shift = evaluation.shift
     return [_sentence(shift.sentence())] if shift and shift.alarm else []
+
+
+def _group_table(found: Detection, within: Mapping[str, DetectionWithin]) -> ReportTable:
+    """Detection within groups, and what their labels alone would reach."""
+    labels = {c: of.label_alone for c, of in within.items() if of.label_alone is not None}
+    alone = ", ".join(f"{column} {auroc:.2f}" for column, auroc in labels.items())
+    better = [column for column, auroc in labels.items() if auroc >= found.auroc]
+    warning = f"; at least as good as the score: {', '.join(better)} alone" if better else ""
+    rows = [["all images", f"{found.counts['normal']}", f"{found.counts['sick']}", _auroc(found)]]
+    for column, of in within.items():
+        for name, group in of.groups.items():
+            auroc = "–" if group.auroc is None else _with_interval(group.auroc)
+            rows.append([f"{column}: {name}", f"{group.normal}", f"{group.sick}", auroc])
+    return ReportTable(
+        heading="Is it the disease that the score ranks by?",
+        sentence=f"AUROC of the score over all images {found.auroc:.2f}, of the group label alone: "
+        f"{alone or 'not known'}{warning}. In brackets 95 % intervals by patient.",
+        columns=["Images", "Normal", "Sick", "AUROC"],
+        rows=rows,
+    )
+
+
+def _auroc(found: Detection) -> str:
+    ends = (found.intervals_95_percent or {}).get("auroc")
+    return _with_interval(Estimate(found.auroc, *ends)) if ends else f"{found.auroc:.3f}"
 
 
 def _map_table(found: Localisation) -> ReportTable:

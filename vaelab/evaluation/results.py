@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from vaelab.atomic import write_json
 from vaelab.errors import UserError
 from vaelab.evaluation.diagnostics import AggregatePosterior, KLParts, LogLikelihood
+from vaelab.evaluation.groups import DetectionWithin
 from vaelab.evaluation.localisation import Localisation
 from vaelab.evaluation.predictions import ErrorWithin, Predictions
 from vaelab.evaluation.shift_alarm import ShiftAlarm
@@ -28,8 +29,8 @@ CHANNELS, SUM = "_per_channel", "_sum"
 """Endings of keys whose beginning is a metric, and an entry of the objective."""
 OPTIONAL = (
     "kl_decomposition_nats", "aggregate_posterior", "log_likelihood_nats", "tumour", "probes",
-    "detection", "detection_all", "detection_by_group", "decisions", "shift", "localisation",
-    "intervals_95_percent",
+    "detection", "detection_all", "detection_by_group", "detection_within", "decisions", "shift",
+    "localisation", "intervals_95_percent",
 )  # fmt: skip
 """Keys that are left out where nothing is known."""
 
@@ -105,6 +106,8 @@ class Evaluation:
     detection_all: Detection | None = None
     """On all test images."""
     detection_by_group: dict[str, Detection] | None = None
+    detection_within: dict[str, DetectionWithin] | None = None
+    """Column of the dataset's table of groups → detection within each group."""
     decisions: Decisions | None = None
     shift: ShiftAlarm | None = None
     """Whether the judged normal images look like those of the calibration."""

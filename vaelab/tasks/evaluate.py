@@ -11,6 +11,7 @@ from vaelab.assembly import PARTS, Run, Task
 from vaelab.errors import UserError
 from vaelab.evaluation.detection import Bootstrap, decide, detect, detect_by_group
 from vaelab.evaluation.diagnostics import latent_diagnostics
+from vaelab.evaluation.groups import detect_within
 from vaelab.evaluation.judge import judge_of
 from vaelab.evaluation.one_pass import judge_once
 from vaelab.evaluation.predictions import Predictions
@@ -95,6 +96,8 @@ class Evaluate(Task):
         test = run.data.splits.get("test")
         balanced = None if test is None else {record["id"] for record in test}
         labelled = calibrated is not None
+        groups = run.data.groups() if labelled else {}
+        within = detect_within(predictions, groups, self.num_resamples, self.seed)
         evaluation = Evaluation(
             weights=run.weights.name,
             score=type(run.score).__name__,
@@ -109,6 +112,7 @@ class Evaluate(Task):
             detection=detect(predictions, balanced, bootstrap) if labelled else None,
             detection_all=detect(predictions, None, bootstrap) if labelled else None,
             detection_by_group=detect_by_group(predictions) if labelled else None,
+            detection_within=within or None,
             decisions=decide(predictions, calibrated, self.alpha) if calibrated else None,
             shift=judged.shift,
             localisation=judged.localisation,
