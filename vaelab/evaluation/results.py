@@ -30,7 +30,7 @@ CHANNELS, SUM = "_per_channel", "_sum"
 OPTIONAL = (
     "kl_decomposition_nats", "aggregate_posterior", "log_likelihood_nats", "tumour", "probes",
     "detection", "detection_all", "detection_by_group", "detection_within", "decisions", "shift",
-    "localisation", "intervals_95_percent",
+    "localisation", "at_best_test_threshold", "intervals_95_percent",
 )  # fmt: skip
 """Keys that are left out where nothing is known."""
 
