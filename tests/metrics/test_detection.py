@@ -15,6 +15,7 @@ from vaelab.errors import UserError
 from vaelab.metrics import detection as detection_module
 from vaelab.metrics.bootstrap import Estimate
 from vaelab.metrics.detection import (
+    AtBestTestThreshold,
     Detection,
     _count,
     _statistics,
@@ -101,6 +102,19 @@ def test_a_rare_disease_lowers_precision_and_not_auroc() -> None:
     labels[0] = SICK  # blind: all scores are the same
     detection = detection_metrics(scores, labels)
     assert (detection.auroc, detection.average_precision) == (0.5, pytest.approx(0.01))
+
+
+def test_what_papers_print_is_at_the_threshold_that_is_best_for_it() -> None:
+    # 1 N, 2 S, 3 N, 4 N, 5 S, 6 S: from 5 on 5 of 6 are right and F1 is 4/5; from 2 on 6/8.
+    scores, labels = np.arange(1.0, 7), np.array([0, 1, 0, 0, 1, 1])
+    papers = detection_metrics(scores, labels).at_best_test_threshold
+    assert papers == AtBestTestThreshold(accuracy=5 / 6, f1=4 / 5)
+
+
+def test_a_backwards_score_is_no_worse_than_flagging_none_or_all() -> None:
+    scores, labels = np.arange(10.0), np.repeat([SICK, NORMAL], [2, 8])
+    papers = detection_metrics(scores, labels).at_best_test_threshold
+    assert papers == AtBestTestThreshold(accuracy=8 / 10, f1=2 * 2 / (2 + 10))
 
 
 # --- counts, quantiles, the curve

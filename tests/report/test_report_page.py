@@ -27,7 +27,7 @@ from vaelab.errors import UserError
 from vaelab.report.canvas import save_figure
 from vaelab.report.cases import AnyCase, Case, VolumeCase
 from vaelab.report.gallery import four_digits
-from vaelab.report.report_page import Headline, MetricRow, write_report
+from vaelab.report.report_page import Headline, MetricRow, ReportTable, write_report
 from vaelab.report.score_figures import roc_curve_figure
 from vaelab.report.viewer import MOST_VOXELS, packed, packed_volume
 
@@ -226,6 +226,16 @@ def test_the_page_begins_with_what_the_run_is_worth(tmp_path, changes, sentence)
 
 
 # ---------------------------------------------------------------- names are text
+
+
+def test_a_table_has_its_sentence_and_a_remark_stands_before_all_numbers(tmp_path):
+    table = ReportTable("Maps", "The centre wins.", ["Map", "AP"], [["own", "0.1"], ["<i>", "0.2"]])
+    path = _write(tmp_path, [], tables=[table], remarks=["P-values do not hold."])
+    page = path.read_text(encoding="utf-8")
+    assert "<p>The centre wins.</p>" in page
+    assert '<th scope="row">own</th><td class="number"><b>0.1</b></td>' in page  # the run's own
+    assert '<th scope="row">&lt;i&gt;</th><td class="number">0.2</td>' in page
+    assert page.index("P-values do not hold.") < page.index("AUROC")
 
 
 def test_markup_in_any_text_is_inert(tmp_path):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from vaelab.data.groups import Groups
 from vaelab.data.index import Record
 from vaelab.data.inputs import Input
 from vaelab.errors import UserError
@@ -99,6 +100,10 @@ class DatasetContract:
     def factors(self) -> Path | None:
         """A CSV file of known factors, with a column ``id``; None where there is none."""
         return None
+
+    def groups(self) -> Groups:
+        """What is known of records and may be mistaken for disease: column → id → value."""
+        return {}
 
     # ------------------------------------------------------------- files from elsewhere
 

@@ -26,6 +26,19 @@ COUNTS_AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)
+class AtBestTestThreshold:
+    """What papers print, each at the threshold that is best for it *on the judged images*.
+
+    No user can choose that threshold: these numbers compare with papers, and promise nothing.
+    """
+
+    accuracy: float
+    """Share of images on the right side of the threshold."""
+    f1: float
+    """2 TP / (2 TP + FP + FN)."""
+
+
+@dataclass(frozen=True)
 class Detection:
     """How well scores rank sick above normal."""
 
@@ -57,6 +70,7 @@ class Detection:
     intervals_95_percent: dict[str, tuple[float, float]] | None = None
     """Name of a number above → its ends; None where they were not asked for, or with one patient of
     a class, where there is nothing to draw."""
+    at_best_test_threshold: AtBestTestThreshold | None = None
 
 
 def detection_metrics(scores: np.ndarray, labels: np.ndarray) -> Detection:
@@ -70,7 +84,8 @@ def detection_metrics(scores: np.ndarray, labels: np.ndarray) -> Detection:
         UserError: when a class is missing or a score is not finite: no ranking exists then.
     """
     counts = _check(scores, labels)
-    found = _statistics(_count(scores, labels, np.ones((1, len(scores)))))
+    at_or_above = _count(scores, labels, np.ones((1, len(scores))))
+    found = _statistics(at_or_above)
     return Detection(
         auroc=float(found["auroc"][0]),
         average_precision=float(found["average_precision"][0]),
@@ -81,6 +96,7 @@ def detection_metrics(scores: np.ndarray, labels: np.ndarray) -> Detection:
             name: {f"{q:g}": float(np.quantile(scores[labels == label], q)) for q in QUANTILES}
             for label, name in enumerate(counts)
         },
+        at_best_test_threshold=_at_best_test_threshold(at_or_above),
     )
 
 
@@ -223,6 +239,14 @@ def _statistics(counts: _Counts) -> dict[str, np.ndarray]:
         "sensitivity_at_specificity_90": np.where(specific >= 0.9, sensitive, 0).max(1),
         "sensitivity_at_specificity_95": np.where(specific >= 0.95, sensitive, 0).max(1),
     }
+
+
+def _at_best_test_threshold(counts: _Counts) -> AtBestTestThreshold:
+    true, false = counts.true[0], counts.false[0]
+    sick, normal = true[-1], false[-1]
+    right = np.append(true + normal - false, normal)  # the last: flag none
+    f1 = 2 * true / (true + false + sick)  # TP + FN are all sick ones
+    return AtBestTestThreshold(float(right.max() / (sick + normal)), float(f1.max()))
 
 
 def _class_counts(labels: np.ndarray) -> dict[str, int]:

@@ -51,13 +51,19 @@ class ValueHistogram:
     counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
     """(BINS,)"""
 
-    def add(self, values: ArrayLike) -> ValueHistogram:
+    def add(self, values: ArrayLike, times: ArrayLike | None = None) -> ValueHistogram:
         """With more values, any shape.
+
+        Args:
+            values: finite.
+            times: how often each occurs, whole numbers shaped like ``values``; None: once.
 
         Raises:
             UserError: when one is not finite.
         """
-        return ValueHistogram(self.counts + np.bincount(bins_of(values).ravel(), minlength=BINS))
+        weights = None if times is None else np.asarray(times).ravel()
+        counts = np.bincount(bins_of(values).ravel(), weights, minlength=BINS)
+        return ValueHistogram(self.counts + counts.astype(np.int64))
 
     @property
     def total(self) -> int:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 SSIM_WINDOW = 11
 """Side of the Gaussian window in pixels or voxels (Wang et al. 2004), sigma 1.5."""
+QUANTILE_VALUES = 2**16
 FAINT = 1e-3
 """Share of a channel's range below which a voxel is background: resampling leaves a rim of that."""
 
@@ -100,6 +101,22 @@ def squared_error_within(x: Tensor, x_hat: Tensor, mask: Tensor) -> tuple[Tensor
     inside = mask.expand_as(x)
     error = (x.double() - x_hat.double()).square()
     return error[inside].sum(), inside.sum().double()
+
+
+def intensity_statistics(x: Tensor) -> Tensor:
+    """What a machine leaves on intensities, whatever the patient: (B, C, ...) → (B, C, 8).
+
+    Mean, standard deviation, the mean absolute difference of neighbours along the last axis, which
+    is large for a sharp or noisy image, and quantiles 0.05, 0.25, 0.5, 0.75 and 0.95. Of
+    large images quantiles are those of an even choice of ``QUANTILE_VALUES``.
+    """
+    values = x.float().flatten(2)
+    step = -(-values.shape[2] // QUANTILE_VALUES)
+    shares = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95])
+    quantiles = values[:, :, ::step].quantile(shares, 2).movedim(0, 2)  # (B, C, 5)
+    sharpness = x.float().diff(dim=-1).abs().flatten(2).mean(2)
+    moments = torch.stack([values.mean(2), values.std(2), sharpness], 2)
+    return torch.cat([moments, quantiles], 2)
 
 
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:

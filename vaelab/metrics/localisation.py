@@ -93,6 +93,17 @@ def count_lesions(
     return LesionCount(lesions, int(found.sum()), alarms - len(touching), volumes=1)
 
 
+def pointing(heatmap: np.ndarray, mask: np.ndarray) -> float:
+    """Whether a map's largest value lies in the lesion: 1 or 0, of several largest their share.
+
+    Args:
+        heatmap: finite.
+        mask: lesion where non-zero, shaped like ``heatmap``.
+    """
+    lesion = _check(heatmap, mask)
+    return float(lesion[heatmap == heatmap.max()].mean())
+
+
 @dataclass(frozen=True, eq=False)
 class PixelHistogram:
     """How often map values occur inside and outside lesions.
@@ -125,6 +136,18 @@ class PixelHistogram:
         assert maps.shape == masks.shape
         lesion = masks != 0
         return PixelHistogram(self.inside.add(maps[lesion]), self.outside.add(maps[~lesion]))
+
+    def add_counts(
+        self, values: np.ndarray, lesion: np.ndarray, others: np.ndarray
+    ) -> PixelHistogram:
+        """With one map, seen over many masks.
+
+        Args:
+            values: the map, finite.
+            lesion: in how many masks each pixel is lesion, whole numbers.
+            others: in how many it is not.
+        """
+        return PixelHistogram(self.inside.add(values, lesion), self.outside.add(values, others))
 
     @property
     def lesion_share(self) -> float:

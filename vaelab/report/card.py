@@ -76,6 +76,7 @@ def report_card(
     reconstructions: Array,
     heatmaps: Array,
     heat_scale: float,
+    masks: Array | None,
     ids: Sequence[str],
     scores: Sequence[float],
     title: str,
@@ -88,6 +89,7 @@ def report_card(
         originals, reconstructions: (N, H, W) in [0, 1].
         heatmaps: (N, H, W), larger is more abnormal, in the unit of ``heat_scale``.
         heat_scale: the value at the end of the one colour scale.
+        masks: (N, H, W), lesion where non-zero, outlined in every row; None where not known.
         ids: N names, shown literally and shortened to fit.
         scores: N anomaly scores.
         title: stands above, literally.
@@ -104,10 +106,15 @@ def report_card(
         heatmaps.shape,
     )
     columns = [
-        _Column(x, x_hat, heat, str(name), f"score {number(score)}", None)
-        for x, x_hat, heat, name, score in zip(
-            originals, reconstructions, heatmaps, ids, scores, strict=True
+        _Column(
+            originals[n],
+            reconstructions[n],
+            heatmaps[n],
+            str(name),
+            f"score {number(score)}",
+            None if masks is None else masks[n] > 0,
         )
+        for n, (name, score) in enumerate(zip(ids, scores, strict=True))
     ]
     return _card(columns, heat_scale, title, scale_source, heat_name).figure
 

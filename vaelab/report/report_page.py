@@ -32,6 +32,20 @@ class MetricRow:
 
 
 @dataclass(frozen=True)
+class ReportTable:
+    """A table of figures under a heading, with what it shows in a sentence."""
+
+    heading: str
+    sentence: str
+    columns: Sequence[str]
+    """The name of a row first."""
+    rows: Sequence[Sequence[str]]
+    """As long as ``columns``."""
+    strong: int = 0
+    """The row of the run itself."""
+
+
+@dataclass(frozen=True)
 class Headline:
     """What a run is worth, for the first sentence of its page; None is what was not measured.
 
@@ -92,6 +106,8 @@ def write_report(
     summary: Mapping[str, str],
     metrics: Sequence[MetricRow],
     figures: Mapping[str, bytes],
+    tables: Sequence[ReportTable] = (),
+    remarks: Sequence[str] = (),
     cases: Sequence[AnyCase],
     heat_scale: float,
     scale_source: str,
@@ -110,6 +126,8 @@ def write_report(
         summary: facts for the head of the page, label → text.
         metrics: the headline numbers.
         figures: caption → PNG file.
+        tables: more figures, below the headline numbers.
+        remarks: what a reader must know before any number, in sentences.
         cases: rows of the gallery, in any order. A 2D case of 128 × 128 pixels costs about
             17 KB, so a large test split is better thinned out by the caller.
         heat_scale: the magnitude with the brightest colour, the same for every case.
@@ -138,6 +156,8 @@ def write_report(
         summary=summary,
         splits=splits,
         metrics=[_formatted(metric) for metric in metrics],
+        tables=tables,
+        remarks=remarks,
         figures=[embedded_figure(caption, png) for caption, png in figures.items()],
         rows=rows,
         missed=[row for row in reversed(rows) if row.case.truth == "sick"][:MOST_HARD_CASES],

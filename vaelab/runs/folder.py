@@ -103,6 +103,11 @@ class RunFolder:
         return self.path / "calibration.json"
 
     @property
+    def local_calibration(self) -> Path:
+        """The same of normal images from elsewhere, by ``task=calibrate``."""
+        return self.path / "calibration_local.json"
+
+    @property
     def heat_scale(self) -> Path:
         """Where heat maps are brightest, and of which weights and maps that holds."""
         return self.path / "heat_scale.json"

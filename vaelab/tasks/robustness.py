@@ -26,8 +26,9 @@ from vaelab.data.build import thread_pool
 from vaelab.data.contract import ShiftableImages
 from vaelab.data.index import Record
 from vaelab.errors import UserError
-from vaelab.evaluation.calibrating import describe_score, load_calibration
+from vaelab.evaluation.calibrating import own_calibration
 from vaelab.evaluation.judge import judge_of, judged_split
+from vaelab.evaluation.kept import describe_score
 from vaelab.evaluation.shifts import SHIFTS, shifted
 from vaelab.metrics.detection import detection_metrics
 from vaelab.report.markdown import table
@@ -121,7 +122,8 @@ class Robustness(Task):
         split = judged_split(data)
         records = data.splits[split]
         labels = np.array([int(record["label"]) for record in records])
-        calibration = load_calibration(run)
+        calibrated = own_calibration(run)
+        calibration = calibrated.calibration if calibrated else None
         scores = {OWN: run.score, **others}
 
         def judge(images: Iterator[Tensor]) -> dict[str, Judgement]:

@@ -22,6 +22,7 @@ from torch.utils.data import Dataset
 from vaelab.data.cache import cached_dataset
 from vaelab.data.contract import LABEL, Covariate, InputSample, Paint, ShiftableImages
 from vaelab.data.findings import Examination, Finding
+from vaelab.data.groups import Groups, read_groups
 from vaelab.data.index import Record, check_root, enumerate_names, split_by_patient
 from vaelab.data.inputs import Input
 from vaelab.data.module import Phantoms, SplitDataModule
@@ -64,6 +65,8 @@ class ChestXrayDataModule(SplitDataModule):
         trim_border: cut dark margins off before resizing.
         calibration_split: share of the patients to learn from that is set aside as a split
             ``calibration``, which neither training nor the choice of the best epoch sees.
+        groups: columns of ``groups_table`` to judge detection within, such as view, sex and age.
+        groups_table: CSV file in ``root_dir``, with a column ``id`` or ``file``.
         max_pixels: an image with more is refused, lest a small file fill the memory.
     """
 
@@ -89,6 +92,8 @@ class ChestXrayDataModule(SplitDataModule):
         trim_border: bool = False,
         calibration_split: float = 0.0,
         max_pixels: int = MAX_PIXELS,
+        groups: Sequence[str] = (),
+        groups_table: str = "images.csv",
         cache_dtype: str = "float32",
         progress_bar: bool = True,
     ) -> None:
@@ -103,6 +108,8 @@ class ChestXrayDataModule(SplitDataModule):
         self.settings = ImageSettings(tuple(image_size), trim_border, max_pixels)
         self.test_per_class = test_per_class
         self.calibration_split = calibration_split
+        self.group_columns = list(groups)
+        self.groups_table = groups_table
         self._decoded: dict[str, ImagesInMemory] = {}
         self._masks: Path | None = None  # the folder, where there is one
 
@@ -203,6 +210,14 @@ class ChestXrayDataModule(SplitDataModule):
     def covariates(self) -> Mapping[str, Covariate]:
         """The class."""
         return {LABEL: lambda sample: float(sample[LABEL])}
+
+    def groups(self) -> Groups:
+        """Columns of the table of groups, of all records."""
+        if not self.group_columns:
+            return {}
+        table = Path(self.root() or "").expanduser() / self.groups_table
+        ids = {record["id"] for records in self.splits.values() for record in records}
+        return read_groups(table, self.group_columns, ids)
 
     def find_inputs(self, inputs: str | Sequence[str], output_dir: Path) -> list[Input]:
         """JPEG, PNG and DICOM files."""
