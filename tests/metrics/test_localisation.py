@@ -117,13 +117,6 @@ def test_one_of_two_lesions_is_found_at_the_cost_of_two_false_alarms() -> None:
     assert count_lesions(ALARMS, LESIONS, threshold=1) == LesionCount(2, 1, 2, volumes=1)
 
 
-@pytest.mark.parametrize(("share", "found"), [(0, 1), (0.25, 1), (0.26, 0), (1, 0)])
-def test_a_lesion_can_be_asked_to_be_covered(share: float, found: int) -> None:
-    count = count_lesions(ALARMS, LESIONS, 1, min_share=share)
-    assert count.found == found
-    assert count.false_positives == 2  # what touches a lesion is no false alarm, found or not
-
-
 def test_lesion_counts_have_their_triad() -> None:
     assert count_lesions(LESIONS, LESIONS, 1) == LesionCount(2, 2, 0, 1)  # perfect
     assert count_lesions(LESIONS, LESIONS, 0) == LesionCount(2, 2, 0, 1)  # all flagged: one blob

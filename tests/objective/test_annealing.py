@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from vaelab.cli.help import help_text
 from vaelab.errors import UserError
-from vaelab.objective.annealing import Annealing, Constant, Cyclical, Linear, sparkline
+from vaelab.objective.annealing import Annealing, Constant, Cyclical, Linear
 from vaelab.run import CONF
 
 SCHEDULES: dict[str, Annealing] = {
@@ -111,33 +111,30 @@ def test_cyclical_is_equations_6_and_7_of_fu_2019(ramp: int, ratio: float, cycle
     assert beta == pytest.approx([paper(epoch + 1) for epoch in range(total)])
 
 
-# --- pictures of them in text
+# --- the plots in config files and in the help
+
+LEVELS = "▁▂▃▄▅▆▇█"
+BARS = re.compile(f"[{LEVELS}]{{5,}}")
 
 
-def test_a_sparkline_has_a_bar_for_each_epoch_and_is_highest_at_the_target() -> None:
-    # Sevenths, so that each of the eight bars is met once.
-    assert sparkline(Linear(kl_beta=3.0, kl_annealing_epochs=7), 10) == "▁▂▃▄▅▆▇███"
-
-
-def test_a_target_of_0_has_the_lowest_bars() -> None:
-    assert sparkline(Constant(kl_beta=0.0), 3) == "▁▁▁"
+def plot(schedule: Annealing, epochs: int) -> str:
+    """A bar for each epoch, the highest at the target."""
+    shares = [schedule(epoch) / schedule.target for epoch in range(epochs)]
+    return "".join(LEVELS[round(7 * share)] for share in shares)
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "annealing").glob("*.yaml")), ids=lambda p: p.stem)
 def test_each_config_file_shows_the_schedule_that_it_builds(path: Path) -> None:
     (shown,) = BARS.findall(path.read_text(encoding="utf-8"))
-    assert shown == sparkline(_built(path), len(shown))
+    assert shown == plot(_built(path), len(shown))
 
 
 def test_the_help_shows_the_schedules_as_they_are() -> None:
     text = help_text([CONF], [])
     shown = dict(re.findall(r"annealing=(\w+) +([▁-█]+)", text))
     for name, bars in shown.items():
-        assert bars == sparkline(_built(CONF / "annealing" / f"{name}.yaml"), len(bars))
+        assert bars == plot(_built(CONF / "annealing" / f"{name}.yaml"), len(bars))
     assert len(shown) == len(BARS.findall(text)), "a plot in the help names no schedule"
-
-
-BARS = re.compile("[▁-█]{5,}")
 
 
 def _built(path: Path) -> Annealing:

@@ -1,4 +1,4 @@
-"""A run that goes wrong is stopped or warned about, in time and by name."""
+"""A failing run is stopped, or a warning names what is wrong, before time is lost."""
 
 from __future__ import annotations
 
@@ -12,38 +12,15 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from vaelab.errors import UserError
-from vaelab.models.encoder_decoder import EncoderDecoderVAE
 from vaelab.models.vae import VAE
 from vaelab.objective.annealing import Annealing, Constant, Linear
 from vaelab.training.health import WARM_UP_EPOCHS, LatentHealth, StepHealth
 from vaelab.training.module import VAELitModule
 
-from .conftest import lit_module
-
-
-class Flat(Dataset[dict[str, Any]]):
-    """Sample n is an image of value n, or of what stands in its place."""
-
-    def __init__(self, **instead: float) -> None:
-        self.values = [instead.get(f"subject{n}", float(n)) for n in range(5)]
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": torch.full((1, 4, 4), self.values[index]), "id": f"subject{index}"}
-
-
-def tiny_vae() -> VAE:
-    """Two latent units whose mean is the image's mean value: both vary over ``Flat``."""
-    torch.manual_seed(0)
-    decoder = nn.Sequential(nn.Linear(2, 16), nn.Unflatten(1, (1, 4, 4)))
-    vae = EncoderDecoderVAE(encoder=nn.Flatten(), decoder=decoder, features=16, z_dim=2)
-    nn.init.constant_(vae.mu_head.weight, 1 / 16)
-    return vae
+from .conftest import Flat, flat_vae, lit_module, quiet_trainer
 
 
 def fit(
@@ -57,12 +34,8 @@ def fit(
     **changes: Any,
 ) -> L.Trainer:
     """Two samples a batch: 01, 23, 4."""
-    trainer = L.Trainer(
-        accelerator="cpu", max_epochs=epochs, logger=False, num_sanity_val_steps=0,
-        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
-        callbacks=list(callbacks), **changes,
-    )  # fmt: skip
-    module = lit_module(model or tiny_vae(), annealing or Constant(1.0), lr)
+    trainer = quiet_trainer(*callbacks, max_epochs=epochs, **changes)
+    module = lit_module(model or flat_vae(), annealing or Constant(1.0), lr)
     trainer.fit(
         module, DataLoader(train or Flat(), batch_size=2), DataLoader(val or Flat(), batch_size=2)
     )
@@ -75,21 +48,21 @@ def fit(
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_voxel_that_is_not_finite_names_its_batch_and_the_data(value: float) -> None:
     with pytest.raises(UserError) as refusal:
-        fit(StepHealth(40), train=Flat(subject3=value), epochs=2)
+        fit(StepHealth(40), train=Flat({3: value}), epochs=2)
     message = str(refusal.value)
     assert message.startswith("epoch 0, batch 1, step 1: image, recon, ")
-    assert "not finite in the batch of subject2, subject3" in message
+    assert "not finite in the batch of site_a/patient2, site_a/patient3" in message
     assert "the data hold NaN or infinite values" in message
 
 
-def test_one_in_validation_is_found_too() -> None:
+def test_a_value_that_is_not_finite_in_validation_is_named_too() -> None:
     with pytest.raises(UserError) as refusal:
-        fit(StepHealth(40), val=Flat(subject4=math.nan))
+        fit(StepHealth(40), val=Flat({4: math.nan}))
     assert "epoch 0, validation batch 2: image" in str(refusal.value)
-    assert "the batch of subject4" in str(refusal.value)
+    assert "the batch of site_a/patient4" in str(refusal.value)
 
 
-def test_weights_that_explode_are_told_from_bad_data() -> None:
+def test_a_diverging_training_is_distinguished_from_bad_data() -> None:
     with pytest.raises(UserError) as refusal:
         fit(StepHealth(40), lr=1e30, epochs=3)
     assert "image" not in str(refusal.value)
@@ -112,12 +85,12 @@ class Batches(Callback):
 
 
 @pytest.mark.parametrize(("every", "begun"), [(1, 1), (2, 2), (50, 3)])  # three batches an epoch
-def test_batches_looked_at_together_still_name_the_first_bad_one_and_before_the_epochs_end(
+def test_batches_that_are_checked_together_name_the_first_bad_batch_before_the_epochs_end(
     every: int, begun: int
 ) -> None:
     batches = Batches()
     with pytest.raises(UserError, match="epoch 0, batch 0, step 0: image"):
-        fit(StepHealth(40, every), batches, train=Flat(subject0=math.nan), epochs=2)
+        fit(StepHealth(40, every), batches, train=Flat({0: math.nan}), epochs=2)
     assert batches.count == begun
 
 
@@ -125,7 +98,7 @@ def test_batches_looked_at_together_still_name_the_first_bad_one_and_before_the_
 
 
 class Scaler:
-    """GradScaler as far as it matters: halves when told that gradients overflow."""
+    """The part of GradScaler that matters here; ``overflows`` says which steps overflow."""
 
     def __init__(self, overflows: list[bool], scale: float = 8.0) -> None:
         self.overflows = iter(overflows)
@@ -159,11 +132,12 @@ class Logged(Callback):
     """Keeps what an epoch has logged about the scale."""
 
     def __init__(self) -> None:
-        self.epochs: list[tuple[float, float]] = []
+        self.epochs: list[tuple[float, ...]] = []
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        found = trainer.callback_metrics
-        self.epochs.append((float(found["train/grad_scale"]), float(found["train/skipped_steps"])))
+        metrics = trainer.callback_metrics
+        names = ("train/grad_scale", "train/skipped_steps")
+        self.epochs.append(tuple(float(metrics[name]) for name in names))
 
 
 def mixed(overflows: list[bool]) -> dict[str, Any]:
@@ -183,7 +157,7 @@ def test_as_many_skipped_steps_as_are_allowed_are_allowed() -> None:
     fit(StepHealth(3), epochs=2, **mixed([True, True, True, False, True, True]))
 
 
-def test_more_in_a_row_over_an_epochs_end_too_stop_the_run() -> None:
+def test_more_skipped_steps_in_a_row_stop_the_run_even_across_epochs() -> None:
     with pytest.raises(UserError) as refusal:
         fit(StepHealth(3), epochs=2, **mixed([False, True, True, True, True, False]))
     message = str(refusal.value)
@@ -192,7 +166,7 @@ def test_more_in_a_row_over_an_epochs_end_too_stop_the_run() -> None:
     assert "at a scale of 0.5" in message
 
 
-def test_pytorchs_own_scaler_halves_on_overflow_and_is_seen_without_waiting() -> None:
+def test_pytorchs_own_scaler_halves_on_overflow_and_its_scale_is_read_without_waiting() -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     weight = nn.Parameter(torch.ones(1))
     optimiser = torch.optim.AdamW([weight], fused=True)
@@ -212,13 +186,13 @@ def test_full_precision_logs_no_scale() -> None:
 
 def collapsed_vae() -> VAE:
     """Every image is given the same posterior mean."""
-    vae = tiny_vae()
+    vae = flat_vae()
     nn.init.zeros_(vae.mu_head.weight)
     return vae
 
 
 class Shrinking(Callback):
-    """Of 30 units, idles those that a list says, before each validation: a collapse to order."""
+    """Sets the number of active units, of 30, before the validation of each epoch."""
 
     def __init__(self, active: list[int]) -> None:
         self.active = active
@@ -228,12 +202,6 @@ class Shrinking(Callback):
         weight = pl_module.model.mu_head.weight.data
         weight.fill_(1 / 16)
         weight[self.active[trainer.current_epoch] :] = 0
-
-
-def vae_of_30() -> VAE:
-    torch.manual_seed(0)
-    decoder = nn.Sequential(nn.Linear(30, 16), nn.Unflatten(1, (1, 4, 4)))
-    return EncoderDecoderVAE(encoder=nn.Flatten(), decoder=decoder, features=16, z_dim=30)
 
 
 def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -260,7 +228,7 @@ def test_information_and_offset_of_the_latents_are_logged() -> None:
     assert collapsed["val/mutual_information"] < 0.1  # only variances still tell images apart
 
 
-def test_a_collapse_is_counted_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_collapse_is_counted_and_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     trainer = fit(LatentHealth(), epochs=WARM_UP_EPOCHS + 3, model=collapsed_vae())
     assert trainer.callback_metrics["val/active_units"] == 0
     (sentence,) = warnings_in(caplog)
@@ -271,20 +239,20 @@ def test_a_collapse_is_counted_and_said_once(caplog: pytest.LogCaptureFixture) -
 
 def test_the_warning_comes_before_the_last_unit_is_idle(caplog: pytest.LogCaptureFixture) -> None:
     active = [30, 25, 20, 10, 3, 1, 0]
-    fit(LatentHealth(), Shrinking(active), epochs=len(active), model=vae_of_30())
+    fit(LatentHealth(), Shrinking(active), epochs=len(active), model=flat_vae(30))
     (sentence,) = warnings_in(caplog)
     assert sentence.startswith("epoch 4: 3 of 30 latent units vary over the validation samples, 30")
 
 
 def test_units_that_are_few_but_stay_are_no_collapse(caplog: pytest.LogCaptureFixture) -> None:
     active = [1, 1, 2, 2, 3]
-    fit(LatentHealth(), Shrinking(active), epochs=len(active), model=vae_of_30())
+    fit(LatentHealth(), Shrinking(active), epochs=len(active), model=flat_vae(30))
     assert warnings_in(caplog) == []
 
 
 def test_some_units_falling_idle_are_no_collapse(caplog: pytest.LogCaptureFixture) -> None:
     active = [30, 25, 12, 8, 5]
-    fit(LatentHealth(), Shrinking(active), epochs=len(active), model=vae_of_30())
+    fit(LatentHealth(), Shrinking(active), epochs=len(active), model=flat_vae(30))
     assert warnings_in(caplog) == []
 
 
@@ -317,12 +285,12 @@ def test_a_resumed_run_remembers_how_many_units_there_were_and_that_it_has_warne
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     first, second, third = LatentHealth(), LatentHealth(), LatentHealth()
-    fit(first, Shrinking([30]), epochs=1, model=vae_of_30())
+    fit(first, Shrinking([30]), epochs=1, model=flat_vae(30))
     few = [3] * (WARM_UP_EPOCHS + 1)
     second.load_state_dict(first.state_dict())
-    fit(second, Shrinking(few), epochs=len(few), model=vae_of_30())
+    fit(second, Shrinking(few), epochs=len(few), model=flat_vae(30))
     (sentence,) = warnings_in(caplog)
     assert "3 of 30 latent units vary over the validation samples, 30 did" in sentence
     third.load_state_dict(second.state_dict())
-    fit(third, Shrinking(few), epochs=len(few), model=vae_of_30())
+    fit(third, Shrinking(few), epochs=len(few), model=flat_vae(30))
     assert warnings_in(caplog) == [sentence]

@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from vaelab.benchmark.timing import Timing, matmul_peak, time_in_turn
-from vaelab.benchmark.variants import PRECISIONS, BareStep, Variant, flops, peak_memory
+from vaelab.benchmark.variants import DTYPES, BareStep, Variant, flops, peak_memory
 from vaelab.errors import UserError
 from vaelab.models.vae import VAE
 from vaelab.objective.contract import Objective
@@ -71,7 +71,7 @@ def measure_steps(
     }
     peaks = {
         name: matmul_peak(device, dtype)
-        for name, dtype in PRECISIONS.items()
+        for name, dtype in DTYPES.items()
         if any(step.variant.dtype == dtype for step in steps.values())
     }
     measured: dict[str, dict[str, Any]] = {}
@@ -79,7 +79,7 @@ def measure_steps(
         entry = measured.setdefault(variant_name, {})
         timings = {what: times[f"{variant_name} {name} {what}"] for what in ("train", "forward")}
         dtype = Variant(variant_name).dtype
-        peak = next(peaks[key] for key, value in PRECISIONS.items() if value == dtype)
+        peak = next(peaks[key] for key, value in DTYPES.items() if value == dtype)
         speed = counts[name]["training"] / timings["train"].median
         entry[name] = {what: timing.summary() for what, timing in timings.items()}
         entry[name] |= {

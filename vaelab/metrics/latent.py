@@ -1,4 +1,4 @@
-"""Active units: how much of the latent space is in use."""
+"""Active units: how many latent units carry information about the sample."""
 
 from __future__ import annotations
 

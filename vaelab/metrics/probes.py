@@ -1,7 +1,7 @@
-"""Linear probes: R² of a known factor from the latents, beside that from the voxels.
+"""Linear probes: R² of a known factor from the latents, compared with R² from the voxels.
 
-A linear probe (Alain & Bengio 2017, arXiv:1610.01644): ridge regression, judged on patients that
-it was not fitted on.
+A linear probe (Alain & Bengio 2017, arXiv:1610.01644) is a ridge regression, evaluated on patients
+that it was not fitted on.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vaelab.metrics.bootstrap import Estimate, interval, over_scans, patient_wei
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 Features = Callable[[Rows, Rows], tuple[Floats, Floats]]
-"""(rows to fit on, rows to predict) → their features; what is fitted sees the former alone."""
+"""(rows to fit on, rows to predict) → features of both; any fit uses the former rows alone."""
 
 PENALTIES = np.logspace(-5, 3, 33)  # relative to the mean squared length of a row of features
 FOLDS = 5
@@ -28,21 +28,21 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class Probe:
-    """R² of one factor, no unit: 1 is exact, 0 is guessing the mean, below 0 is worse than that."""
+    """R² of a factor, no unit: 1 is exact, 0 is as good as the mean, below 0 is worse."""
 
     latents: Estimate
     voxels: Estimate
     """From as many principal components of the voxels as there are latent units."""
     gain: Estimate
-    """R² of latents less R² of voxels, on the same resamples of patients."""
+    """R² of latents minus R² of voxels, on the same resamples of patients."""
 
 
 @dataclass(frozen=True)
 class Probes:
-    """What linear probes find in a latent space."""
+    """Linear probes of a latent space."""
 
     r2: dict[str, Probe]
-    """Of each factor that is known and not the same for all."""
+    """Factor → probe; of the factors that are known and vary."""
     subjects: int
     patients: int
     latent_units: int
@@ -59,10 +59,10 @@ def probe(
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> Probe:
-    """Probe one factor, (N,), with 95 % intervals from a bootstrap over patients.
+    """Probe a factor, (N,), with 95 % intervals from a bootstrap over patients.
 
-    The bootstrap is of the judgement, not of the fit: it does not know how another cohort would
-    have trained probe and network.
+    The bootstrap covers the evaluation and not the fit: it does not include how another cohort
+    would have trained probe and network.
     """
     weights = patient_weights(patients, num_resamples, seed)
     from_latents = cross_validated_r2(factor, latents, patients, weights)
@@ -77,8 +77,9 @@ def cross_validated_r2(
 ) -> Floats:
     """Out-of-fold R² of ridge regression on each row of weights, (R,).
 
-    1 - sum (y - y_hat)^2 / sum (y - mean of the fold's training part)^2. Folds keep patients
-    together. The penalty is chosen within the training part by leave-one-out.
+        R² = 1 - sum (y - y_hat)^2 / sum (y - mean of the fold's training part)^2
+
+    Folds keep patients together. The penalty is chosen within the training part by leave-one-out.
     """
     error, total = np.empty(len(factor)), np.empty(len(factor))
     for fit, test in patient_folds(patients):
@@ -96,8 +97,8 @@ def cross_validated_r2(
 def patient_folds(patients: Sequence[str]) -> list[tuple[Rows, Rows]]:
     """Rows to fit on and rows to predict, a patient never in both; always the same for a cohort.
 
-    Patients are shuffled: scikit-learn deals them out in turn, and where every fifth comes from
-    another scanner, one of five folds would hold all of those.
+    Patients are shuffled first: scikit-learn assigns them in turn, and if every fifth patient came
+    from another scanner, one of five folds would contain all of these.
     """
     names, number = np.unique(np.asarray(patients), return_inverse=True)
     shuffled = np.random.default_rng(0).permutation(len(names))[number]
@@ -105,7 +106,7 @@ def patient_folds(patients: Sequence[str]) -> list[tuple[Rows, Rows]]:
 
 
 def latent_features(mu: Floats) -> Features:
-    """Posterior means as they are, (N, z)."""
+    """The posterior means themselves, (N, z)."""
     return lambda fit, test: (mu[fit], mu[test])
 
 
@@ -114,19 +115,19 @@ def voxel_features(gram: Floats, components: int) -> Features:
 
     Args:
         gram: inner products of all pairs of images, (N, N): N images of any size fit.
-        components: how many; never more than the images fitted on span.
+        components: how many; at most as many as the images fitted on span.
     """
-    of_fold: dict[bytes, tuple[Floats, Floats]] = {}  # every factor is probed on the same folds
+    cache: dict[bytes, tuple[Floats, Floats]] = {}  # every factor is probed on the same folds
 
     def features(fit: Rows, test: Rows) -> tuple[Floats, Floats]:
         fold = fit.tobytes() + test.tobytes()
-        if fold not in of_fold:
+        if fold not in cache:
             count = min(components, len(fit) - 1)
             few = count < len(fit) // 4  # ARPACK finds few of thousands in a tenth of the time
             solver = "arpack" if few else "dense"
             pca = KernelPCA(count, kernel="precomputed", eigen_solver=solver, random_state=0)
             fitted = pca.fit_transform(gram[np.ix_(fit, fit)])
-            of_fold[fold] = fitted, pca.transform(gram[np.ix_(test, fit)])
-        return of_fold[fold]
+            cache[fold] = fitted, pca.transform(gram[np.ix_(test, fit)])
+        return cache[fold]
 
     return features

@@ -1,4 +1,4 @@
-"""Charts of a training: its curves, and the KL that each latent unit has come to carry."""
+"""Charts of a training: learning curves, and the KL of each latent unit."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
@@ -61,13 +61,13 @@ def learning_curves(
         UserError: no column of ``table`` is drawn.
     """
     known = [curve.column for curves in _PANELS.values() for curve in curves]
-    drawn = [column for column in known if column in table]
-    if not drawn:
+    columns = [column for column in known if column in table]
+    if not columns:
         raise UserError(
             f"learning curves: none of the columns {sorted(table)} is drawn;"
             f" log at least one of {known}"
         )
-    epochs = np.asarray(table.get("epoch", range(len(table[drawn[0]]))), float)
+    epochs = np.asarray(table.get("epoch", range(len(table[columns[0]]))), float)
     figure = new_figure(9.2, 6.0)
     write_title(figure, title, 12)
     for panel, (name, curves) in enumerate(_PANELS.items()):
@@ -88,9 +88,9 @@ def learning_curves(
 def _draw(axes: Axes, epochs: Array, values: Mapping[_Curve, Array]) -> None:
     for curve, heights in values.items():
         assert heights.shape == epochs.shape, (curve.column, heights.shape, epochs.shape)
-        held = np.isfinite(heights)
-        marker = "o" if held.sum() < 12 else None
-        axes.plot(epochs[held], heights[held], linestyle=curve.dash, color=curve.color,
+        known = np.isfinite(heights)
+        marker = "o" if known.sum() < 12 else None
+        axes.plot(epochs[known], heights[known], linestyle=curve.dash, color=curve.color,
                   label=curve.name, marker=marker, markersize=3)  # fmt: skip
     pooled = np.concatenate([np.empty(0), *values.values()])
     if not np.isfinite(pooled).any():
@@ -108,8 +108,8 @@ def _draw(axes: Axes, epochs: Array, values: Mapping[_Curve, Array]) -> None:
 def kl_per_unit(kl: npt.ArrayLike) -> Figure:
     """The mean KL of each latent unit in nats, (z,), sorted from the largest.
 
-    A unit without KL has collapsed to the prior. Whether a unit is active is another question,
-    of the variance of its mu: see :func:`vaelab.metrics.latent.active_units`.
+    A unit without KL has collapsed to the prior. Active units are defined by the variance of mu
+    instead: see :func:`vaelab.metrics.latent.active_units`.
     """
     nats = np.sort(np.asarray(kl, float).ravel())[::-1]
     title = f"KL of each of {nats.size} latent units: {nats.sum():.4g} nats in all"
