@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -66,14 +67,18 @@ def _unresolved(error: InterpolationKeyError) -> str:
     )
 
 
-def check_parts(values: DictConfig) -> None:
-    """Make sure that what the task needs names what is ours to call, and only keys that it takes.
+def check_parts(values: DictConfig, names: Sequence[str] | None = None) -> None:
+    """Make sure that parts name what is ours to call, and only keys that it takes.
+
+    Args:
+        values: the whole config, of which any ``_target_`` is looked at.
+        names: sections that are to be built; None takes the task and what it needs.
 
     Raises:
         UserError: naming the first key that is wrong, its value and the cure.
     """
     check_targets(values)
-    for name in (*needed_parts(values.task), "task"):
+    for name in (*needed_parts(values.task), "task") if names is None else names:
         _check_types(values[name], name)
 
 
