@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from vaelab.anomaly.calibration import check_alpha
 from vaelab.anomaly.detector import AnomalyDetector
@@ -23,6 +22,7 @@ from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
 from vaelab.evaluation.calibrating import heat_scale, load_calibration
 from vaelab.evaluation.judge import judge_of
+from vaelab.progress import progress
 from vaelab.report.card import overlay
 from vaelab.runs.paths import PathText
 
@@ -92,11 +92,11 @@ class Predict(Task):
         with replacing(table) as unfinished, unfinished.open("w", newline="", **ENCODING) as file:
             writer = csv.DictWriter(file, COLUMNS, restval="")
             writer.writeheader()
-            progress = tqdm(
-                inputs, "judging", unit="input", leave=False,
-                disable=not run.logging.progress_bar,
+            bar = progress(
+                inputs, "judging", unit="input",
+                shown=run.logging.progress_bar,
             )  # fmt: skip
-            for one in progress:
+            for one in bar:
                 row: dict[str, Any] = {"file": one.name}
                 try:
                     row["score"] = score = self._judge(one, run.data, detector, output_dir, paint)
