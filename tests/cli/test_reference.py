@@ -52,10 +52,11 @@ def test_an_option_has_the_keys_of_what_it_builds_on() -> None:
 
 
 def test_tables_are_written_between_their_markers_and_again() -> None:
-    page = "# A\n\n<!-- groups -->\nold\n<!-- /groups -->\n\n<!-- keys --><!-- /keys -->\n\nend\n"
+    markers = "<!-- groups -->\nstale text\n<!-- /groups -->\n\n<!-- keys --><!-- /keys -->"
+    page = f"# A\n\n{markers}\n\nend\n"
     reference = read_reference([CONF])
     written = with_tables(page, reference)
-    assert "old" not in written
+    assert "stale text" not in written
     assert written.startswith("# A\n\n<!-- groups -->\n\n| group ")
     assert written.endswith("<!-- /keys -->\n\nend\n")
     assert re.search(r"^\| dataset +\| phantom_mri\\\* ", written, re.MULTILINE)

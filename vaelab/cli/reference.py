@@ -20,7 +20,7 @@ from vaelab.cli.help import NOT_KEYS, built_on, groups_of
 from vaelab.errors import UserError
 from vaelab.report.markdown import table
 
-LINE = re.compile(r"( *)(\w+):(?: +((?:\"[^\"]*\"|'[^']*'|[^#])*?))?(?: *#\s*(.*))?$")
+LINE = re.compile(r"( *)(\w[\w.]*):(?: +((?:\"[^\"]*\"|'[^']*'|[^#])*?))?(?: *#\s*(.*))?$")
 """Indent, key, value and comment of a line."""
 TABLES = ("groups", "keys")
 
@@ -120,11 +120,13 @@ def _key_table(reference: Reference) -> str:
             key for option in options if reference.defaults.get(group) == option.name
             for key in option.keys
         ]  # fmt: skip
-    return table(["key", "default", "why"], [(k.key, k.default, k.description) for k in keys])
+    return table(
+        ["key", "default", "why"], [(k.key, k.default, _sentence(k.description)) for k in keys]
+    )
 
 
 def _sentence(description: str) -> str:
-    """Of a file's head, what comes before the command."""
+    """The first of a description: of a file's head, what comes before the command."""
     first = re.split(r"(?<=[^.])[.:;?](?: |$)", description, maxsplit=1)[0]
     return first.strip()
 
