@@ -715,3 +715,48 @@ def test_another_volume_can_be_chosen(browser, report):
     )
     assert browser.run(other) == [True, "8 × 10 × 12 voxels, 8 bits."]
     assert browser.complaints() == []
+
+
+def test_the_keyboard_moves_through_a_volume(browser, report):
+    browser.open(report)
+    places = """
+        return ["sagittal", "coronal", "axial"].map(
+          plane => Number(viewer.querySelector(`[data-plane=${plane}] input`).value));
+    """
+    browser.run(READY + "canvas('axial').focus()")
+    assert browser.run(READY + places) == [2, 5, 6]
+    for key, code, place in (
+        ("ArrowLeft", 37, [3, 5, 6]),  # the patient's right is on the left: x grows
+        ("ArrowUp", 38, [3, 6, 6]),  # to the front
+        ("PageUp", 33, [3, 6, 7]),  # the next slice
+        ("End", 35, [3, 6, 11]),
+        ("PageUp", 33, [3, 6, 11]),  # there is no further one
+        ("Home", 36, [3, 6, 0]),
+        ("ArrowRight", 39, [2, 6, 0]),
+        ("ArrowDown", 40, [2, 5, 0]),
+    ):
+        browser.press(key, code)
+        assert browser.run(READY + places) == place, key
+    assert browser.complaints() == []
+
+
+def test_printed_from_a_dark_screen_it_is_black_on_white_without_controls(browser, report):
+    browser.open(report)
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    browser.call("Emulation.setEmulatedMedia", media="print", features=dark)
+    try:
+        look = """
+            const style = (chosen) => getComputedStyle(document.querySelector(chosen));
+            return [style("body").backgroundColor, style("body").color, style("th").color,
+              style(".tools").display];
+        """
+        assert browser.run(look) == [
+            "rgb(255, 255, 255)",
+            "rgb(0, 0, 0)",
+            "rgb(68, 68, 68)",
+            "none",
+        ]
+        pages = browser.call("Page.printToPDF", printBackground=True)["data"]
+        assert base64.b64decode(pages).startswith(b"%PDF")
+    finally:
+        browser.call("Emulation.setEmulatedMedia", media="", features=[])

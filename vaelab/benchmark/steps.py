@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from vaelab.benchmark.timing import Timing, matmul_peak, time_in_turn
 from vaelab.benchmark.variants import DTYPES, BareStep, Variant, flops, peak_memory
 from vaelab.errors import UserError
 from vaelab.models.vae import VAE
 from vaelab.objective.contract import Objective
+from vaelab.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def measure_steps(
         if any(step.variant.dtype == dtype for step in steps.values())
     }
     measured: dict[str, dict[str, Any]] = {}
-    for variant_name, name in tqdm(steps, desc="memory", leave=False, disable=not progress_bar):
+    for variant_name, name in progress(steps, desc="memory", shown=progress_bar):
         entry = measured.setdefault(variant_name, {})
         timings = {what: times[f"{variant_name} {name} {what}"] for what in ("train", "forward")}
         dtype = Variant(variant_name).dtype

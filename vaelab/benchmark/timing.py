@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from tqdm import tqdm
+
+from vaelab.progress import progress
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def time_in_turn(
             once = seconds_of(call, device)
             calls[name] = max(1, math.ceil(seconds / once))
     taken: dict[str, list[float]] = {name: [] for name in contenders}
-    bar = tqdm(range(rounds), desc="timing", unit="round", leave=False, disable=not progress_bar)
+    bar = progress(range(rounds), desc="timing", unit="round", shown=progress_bar)
     for _ in bar:
         for name, call in contenders.items():
             bar.set_postfix_str(name)

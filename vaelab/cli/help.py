@@ -27,7 +27,7 @@ def help_text(folders: Sequence[Path], arguments: Sequence[str]) -> str:
     main = (own / "config.yaml").read_text(encoding="utf-8")
     chosen = dict(re.findall(r"^  - (\w+): (\w+)", main, re.MULTILINE))
     chosen |= dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    groups = {name: option_files(name, folders) for name in _groups(folders)}
+    groups = {name: option_files(name, folders) for name in groups_of(folders)}
     options = {name: files[chosen.get(name, "")] for name, files in groups.items()
                if chosen.get(name) in files}  # fmt: skip
     keys = [_without(_with_values_of_options(main, folders, list(options.values())), NOT_KEYS)]
@@ -40,7 +40,7 @@ def help_text(folders: Sequence[Path], arguments: Sequence[str]) -> str:
     return words.replace("$GROUPS", listed).replace("$KEYS", _indented("\n\n".join(keys)))
 
 
-def _groups(folders: Sequence[Path]) -> list[str]:
+def groups_of(folders: Sequence[Path]) -> list[str]:
     """Names of all groups of options, including those of other packages."""
     within = [path for folder in folders for path in folder.iterdir() if any(path.glob("*.yaml"))]
     return sorted({path.name for path in within} - {"hydra"})
@@ -51,7 +51,7 @@ def _with_values_of_options(main: str, folders: Sequence[Path], options: Sequenc
 
     A dataset may set the training: ``- /experiment/training/<name>`` in its defaults.
     """
-    for part in [part for path in options for part in [*_extended_by(path, folders), path]]:
+    for part in [part for path in options for part in [*extended_by(path, folders), path]]:
         recipes = re.findall(r"^  - /(experiment/\S+)/(\S+)", part.read_text("utf-8"), re.MULTILINE)
         for group, name in recipes:
             text = option_files(group, folders)[name].read_text("utf-8")
@@ -62,7 +62,7 @@ def _with_values_of_options(main: str, folders: Sequence[Path], options: Sequenc
 
 def _section(path: Path, folders: Sequence[Path]) -> Iterator[str]:
     """The keys of a group's option, after those of the options that it extends."""
-    parts = [part.read_text(encoding="utf-8") for part in [*_extended_by(path, folders), path]]
+    parts = [part.read_text(encoding="utf-8") for part in [*extended_by(path, folders), path]]
     for number, part in enumerate(parts):
         later = re.findall(r"^(\w+):", "\n".join(parts[number + 1 :]), re.MULTILINE)
         keys = _without(part, ["defaults", *later])
@@ -70,12 +70,12 @@ def _section(path: Path, folders: Sequence[Path]) -> Iterator[str]:
             yield _indented(keys)
 
 
-def _extended_by(path: Path, folders: Sequence[Path]) -> list[Path]:
+def extended_by(path: Path, folders: Sequence[Path]) -> list[Path]:
     """The options of the same group that an option extends, the most basic first."""
     names = re.findall(r"^  - (\w+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
     files = option_files(path.parent.name, folders)
     bases = [files[name] for name in names if name in files]
-    return [part for base in bases for part in [*_extended_by(base, folders), base]]
+    return [part for base in bases for part in [*extended_by(base, folders), base]]
 
 
 def _without(text: str, sections: Sequence[str]) -> str:

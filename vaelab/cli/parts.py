@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -65,14 +66,18 @@ def _unresolved(error: InterpolationKeyError) -> str:
     )
 
 
-def check_parts(values: DictConfig) -> None:
-    """Check targets, keys and types of all parts that the task needs.
+def check_parts(values: DictConfig, names: Sequence[str] | None = None) -> None:
+    """Check targets, keys and types of parts.
+
+    Args:
+        values: the whole config, of which every ``_target_`` is checked.
+        names: sections that are to be built; None takes the task and what it needs.
 
     Raises:
         UserError: naming the first wrong key, its value and the cure.
     """
     check_targets(values)
-    for name in (*needed_parts(values.task), "task"):
+    for name in (*needed_parts(values.task), "task") if names is None else names:
         _check_types(values[name], name)
 
 

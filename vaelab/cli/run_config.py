@@ -83,10 +83,8 @@ class RunConfig:
 
     @staticmethod
     def load(run_dir: Path) -> RunConfig:
-        """Load the saved config of a run."""
-        saved = OmegaConf.load(run_dir / CONFIG)
-        assert isinstance(saved, DictConfig)
-        return RunConfig(saved, owner=False)
+        """Load the saved config of a run, with the paths in its folder where that is now."""
+        return RunConfig(_as_moved(run_dir.absolute() / CONFIG), owner=False)
 
     def save(self) -> None:
         """Write ``config_resolved.yaml``, unless the run belongs to another task."""
@@ -100,20 +98,32 @@ class RunConfig:
         Raises:
             UserError: of a constructor.
         """
+        check_parts(self.values)
+        run = self._assembled(needed_parts(self.values.task))
+        return build("task", self.values.task), run
+
+    def assemble(self, names: Sequence[str]) -> Run:
+        """A run with some of its parts, and no task.
+
+        Raises:
+            UserError: the one that a constructor raised.
+        """
+        check_parts(self.values, names)
+        return self._assembled(names)
+
+    def _assembled(self, names: Sequence[str]) -> Run:
         from vaelab.assembly import Run
 
-        check_parts(self.values)
-        parts = {name: build(name, self.values[name]) for name in needed_parts(self.values.task)}
+        parts = {name: build(name, self.values[name]) for name in names}
         for several in ("logger", "callbacks"):
             if several in parts:
                 parts[several] = list(_objects(parts[several]))
-        run = Run(
+        return Run(
             RunFolder(Path(self.values.run_dir)),
             parts,
             map_sigma=float(self.values.map_sigma),
             resume=bool(self.values.resume),
         )
-        return build("task", self.values.task), run
 
 
 def _objects(node: Any) -> Iterator[Any]:
@@ -179,11 +189,13 @@ def _refuse_another(saved: Any, resolved: DictConfig) -> None:
         )
 
 
-def _as_moved(saved: Path) -> Any:
+def _as_moved(saved: Path) -> DictConfig:
     """A saved config, its paths within the run folder adapted to the folder's present place."""
     values = OmegaConf.to_container(OmegaConf.load(saved), resolve=True)
     assert isinstance(values, dict)
-    return OmegaConf.create(rerooted(values, str(values["run_dir"]), str(saved.parent)))
+    moved = OmegaConf.create(rerooted(values, str(values["run_dir"]), str(saved.parent)))
+    assert isinstance(moved, DictConfig)
+    return moved
 
 
 def _with_overrides(

@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from tqdm import tqdm
-
 from vaelab.anomaly.detector import Prediction
 from vaelab.evaluation.baselines import Baselines
 from vaelab.evaluation.calibrating import Calibrated, HeldOutScores
@@ -29,6 +27,7 @@ from vaelab.evaluation.map_tally import mask_of
 from vaelab.evaluation.objective import ObjectiveEntries
 from vaelab.evaluation.predictions import Predictions, PredictionsOf
 from vaelab.evaluation.shift_alarm import NormalsSeen, ShiftAlarm
+from vaelab.progress import progress
 
 
 class Listener(Protocol):
@@ -147,9 +146,9 @@ def _plan(
 def _go(judge: Judge, stretch: Stretch) -> None:
     data = judge.run.data
     count = len(data.splits[stretch.split] if stretch.places is None else stretch.places)
-    with tqdm(
-        total=count, desc=f"judging {stretch.split}", unit="image", leave=False,
-        disable=not judge.run.logging.progress_bar,
+    with progress(
+        total=count, desc=f"judging {stretch.split}", unit="image",
+        shown=judge.run.logging.progress_bar,
     ) as bar:  # fmt: skip
         for batch, prediction in judge.examine(stretch.split, stretch.places):
             for listener in stretch.listeners:

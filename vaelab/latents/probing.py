@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, avg_pool3d
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from vaelab.data.index import Record, enumerate_names
 from vaelab.data.module import SplitDataModule
@@ -18,6 +17,7 @@ from vaelab.errors import UserError
 from vaelab.latents.pictures import Covariates, read_covariates
 from vaelab.latents.sources import Source, Unreadable, own_sources
 from vaelab.metrics.probes import Probe, Probes, latent_features, probe, voxel_features
+from vaelab.progress import progress
 
 FEWEST_PATIENTS = 10
 """Below, a fold would be judged on a single patient."""
@@ -41,7 +41,7 @@ def batches_of(
         num_workers=data.num_workers,
         collate_fn=list,
     )
-    bar = tqdm(loader, desc, unit="batch", leave=False, disable=not progress_bar)
+    bar = progress(loader, desc, unit="batch", shown=progress_bar)
     seen = 0
     for batch in bar:
         bad = [

@@ -147,6 +147,16 @@ class RunFolder:
         """What ``task=decode`` writes."""
         return self.path / "decoded"
 
+    @property
+    def export(self) -> Path:
+        """What ``task=export`` writes."""
+        return self.path / "export"
+
+    @property
+    def model_card(self) -> Path:
+        """The text of ``task=model_card``."""
+        return self.path / "model_card.md"
+
     def weights(self, name: str) -> Path:
         """The best network as a plain state dict, by ``train.weights_name``."""
         return self.checkpoints / name

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from tqdm import tqdm
-
 from vaelab.assembly import Run, Task
 from vaelab.data.index import enumerate_names
 from vaelab.data.inputs import HINT, Input
@@ -15,6 +13,7 @@ from vaelab.evaluation.calibrating import Calibrated, write_local
 from vaelab.evaluation.inputs import judge_input, patient_of_input
 from vaelab.evaluation.judge import judge_of
 from vaelab.evaluation.shift_alarm import Seen
+from vaelab.progress import progress
 from vaelab.runs.paths import PathText
 
 log = logging.getLogger(__name__)
@@ -86,9 +85,7 @@ class Calibrate(Task):
         detector = judge_of(run).detector
         seen: list[Seen] = []
         failed: list[str] = []
-        for item in tqdm(
-            inputs, "judging", unit="input", leave=False, disable=not run.logging.progress_bar
-        ):
+        for item in progress(inputs, "judging", unit="input", shown=run.logging.progress_bar):
             try:
                 seen.append(judge_input(run.data, detector, item.path).seen)
             except UserError as error:

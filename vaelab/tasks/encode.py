@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import torch
 from safetensors.numpy import save
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from vaelab.anomaly.detector import reconstruct
 from vaelab.assembly import Run, Task
@@ -28,6 +27,7 @@ from vaelab.latents.pictures import choose_colors, draw_latents, read_covariates
 from vaelab.latents.sources import Source, Sources, Unreadable, own_sources, sources_of_inputs
 from vaelab.latents.table import ABOUT, ARRAYS, TABLE, Latents, read_latents, to_arrow
 from vaelab.models.vae import VAE
+from vaelab.progress import progress
 from vaelab.runs.paths import PathText
 
 log = logging.getLogger(__name__)
@@ -183,10 +183,10 @@ def _encode(
         batches += [list(places[first : first + size]) for first in range(0, len(new), size)]
         todo += new
     encoded = iter(
-        tqdm(
+        progress(
             _numbers(model, _loader(subjects, todo, batches, run), subjects, run.hardware.device),
-            "encoding", len(todo), unit="subject", leave=False,
-            disable=not run.logging.progress_bar,
+            "encoding", len(todo), unit="subject",
+            shown=run.logging.progress_bar,
         )
     )  # fmt: skip
     for shard in missing:

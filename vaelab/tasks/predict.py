@@ -10,8 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from vaelab.anomaly.calibration import check_alpha
 from vaelab.assembly import Run, Task
 from vaelab.atomic import replacing, write_json
@@ -23,6 +21,7 @@ from vaelab.evaluation.heat_scale import heat_scale, map_name
 from vaelab.evaluation.inputs import judge_input, patient_of_input
 from vaelab.evaluation.judge import judge_of
 from vaelab.evaluation.shift_alarm import Seen, ShiftAlarm
+from vaelab.progress import progress
 from vaelab.report.card import overlay
 from vaelab.runs.paths import PathText
 
@@ -91,9 +90,7 @@ class Predict(Task):
         rows: list[dict[str, Any]] = []
         seen: dict[str, Seen] = {}
         maps_show = ""
-        for item in tqdm(
-            inputs, "judging", unit="input", leave=False, disable=not run.logging.progress_bar
-        ):
+        for item in progress(inputs, "judging", unit="input", shown=run.logging.progress_bar):
             row: dict[str, Any] = {"file": item.name}
             rows.append(row)
             try:

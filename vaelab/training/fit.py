@@ -23,6 +23,7 @@ from vaelab.errors import Interrupted, UserError
 from vaelab.models.vae import VAE
 from vaelab.objective.annealing import Annealing
 from vaelab.objective.contract import Objective
+from vaelab.progress import is_shown
 from vaelab.report.canvas import save_figure
 from vaelab.report.slices import reconstruction_slices
 from vaelab.runs.folder import RunFolder
@@ -165,7 +166,7 @@ def _trainer(
         default_root_dir=folder.path,
         num_sanity_val_steps=0,  # its metrics would count as a first epoch
         log_every_n_steps=1,
-        enable_progress_bar=logging_settings.progress_bar,
+        enable_progress_bar=is_shown(logging_settings.progress_bar),
         enable_model_summary=False,
         **further,
     )
@@ -197,6 +198,6 @@ def _usual_callbacks(
     if settings.max_minutes is not None:
         limit = timedelta(minutes=settings.max_minutes)
         callbacks.append(Timer(limit, interval="epoch"))
-    if logging_settings.progress_bar:
+    if is_shown(logging_settings.progress_bar):
         callbacks.append(TQDMProgressBar(leave=False))
     return callbacks

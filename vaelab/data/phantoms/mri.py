@@ -17,7 +17,6 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from tqdm import tqdm
 
 from vaelab.atomic import write_folder_once
 from vaelab.data.phantoms.head import (
@@ -30,6 +29,7 @@ from vaelab.data.phantoms.head import (
 )
 from vaelab.data.phantoms.scan import Phantom, draw_phantom
 from vaelab.errors import UserError
+from vaelab.progress import progress
 
 GENERATOR_VERSION = 2  # part of the folder's name: raise it whenever the written bytes change
 
@@ -66,20 +66,22 @@ class PhantomMRI:
         """As many patients, seen once each, in files as small as can be."""
         return replace(self, num_patients=count, num_followups=0, voxel_size=6.0)
 
-    def prepare(self, root_dir: str | os.PathLike[str]) -> Path:
+    def prepare(self, root_dir: str | os.PathLike[str], progress_bar: bool = False) -> Path:
         """Return the cohort's folder below ``root_dir``, writing it whole on first use."""
         name = (
             f"phantom_mri-v{GENERATOR_VERSION}-{self.num_patients}patients"
             f"-{self.num_followups}followups-{float(self.voxel_size)}mm-seed{self.seed}"
         )
-        return write_folder_once(Path(root_dir) / name, lambda folder: _write_cohort(folder, self))
+        return write_folder_once(
+            Path(root_dir) / name, lambda folder: _write_cohort(folder, self, progress_bar)
+        )
 
 
 def _refusal(key: str, value: object, cure: str) -> UserError:
     return UserError(f"dataset.phantoms.{key}={value}: {cure}")
 
 
-def _write_cohort(folder: Path, cohort: PhantomMRI) -> None:
+def _write_cohort(folder: Path, cohort: PhantomMRI, progress_bar: bool) -> None:
     """Write every subject folder and, beside them, ``factors.csv``: the truth behind each."""
     subjects = [
         (number, time_point)
@@ -89,7 +91,9 @@ def _write_cohort(folder: Path, cohort: PhantomMRI) -> None:
     average = load_average_brain()
     seen: dict[tuple[float, ...], AverageBrain] = {}  # by spacing; a cohort has up to four
     rows = []
-    for number, time_point in tqdm(subjects, desc="writing MRI phantoms", unit="subject"):
+    for number, time_point in progress(
+        subjects, "writing MRI phantoms", shown=progress_bar, unit="subject"
+    ):
         grid = grid_of(number, cohort.voxel_size)
         spacing = tuple(grid.spacing.tolist())
         if spacing not in seen:

@@ -28,6 +28,7 @@ from vaelab.data.inputs import Input
 from vaelab.data.module import Phantoms, SplitDataModule
 from vaelab.data.xray.grey_image import ImageSettings
 from vaelab.data.xray.image_checks import MAX_PIXELS, examine_image
+from vaelab.data.xray.in_graph import GreyImagesInGraph
 from vaelab.data.xray.index import (
     HINT,
     NORMAL,
@@ -72,6 +73,7 @@ class ChestXrayDataModule(SplitDataModule):
 
     channel_names = ("x-ray",)
     keeps_samples_in_memory = True
+    sample_unit = "grey, 0 the darkest and 1 the brightest of the image"
     paints_maps = True
 
     def __init__(
@@ -231,6 +233,10 @@ class ChestXrayDataModule(SplitDataModule):
         """Write ``<stem>_heatmap.png``: the heat over the original at its size."""
         path = stem.with_name(f"{stem.name}_heatmap.png")
         save_overlay(heatmap.numpy(), sample, path, self.settings.max_pixels, paint)
+
+    def originals_in_graph(self) -> GreyImagesInGraph:
+        """Of decoded images."""
+        return GreyImagesInGraph(self.settings)
 
     def shiftable_images(self) -> ShiftableImages:
         """The reader of image files."""
