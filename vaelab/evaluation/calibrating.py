@@ -52,6 +52,13 @@ class Calibrated:
 class HeldOutScores:
     """Scores of held-out normal images, one of each patient, for conformal p-values.
 
+    This is split conformal prediction: of n such images and a new normal one P(p ≤ α) ≤ α, on
+    average over calibrations. Scores out of fold, each normal image judged by a network that has
+    not learned from it, would use all normal images, and promise P(p ≤ α) ≤ 2α + (1 − K/n)/(K + 1)
+    of K folds (cross-conformal; Barber et al. 2021, arXiv:1905.02928, theorem 4). Nothing here has
+    such folds: the members of an ``EnsembleVAE`` meet every training image in one epoch or another,
+    and scores of images that were learned from may be too low: nothing is promised of them.
+
     Args:
         run: with its data set up. They are of the split ``calibration`` where there is one; else of
             ``val``, which has chosen the epoch, so that false alarms may be a little more than

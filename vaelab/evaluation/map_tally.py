@@ -58,11 +58,11 @@ class MapTally:
 
     def judge(self, maps: np.ndarray, masks: np.ndarray, patients: Sequence[str]) -> None:
         """Take note of images to judge, both (B, ...), and their patients."""
-        self.judged = self.judged.add(maps, masks)
         for heatmap, mask, patient in zip(maps, masks, patients, strict=True):
+            of_image = PixelHistogram().add(heatmap, mask)
+            self.judged += of_image
             if mask.any():
-                of_image = PixelHistogram().add(heatmap, mask).average_precision()
-                self._precision.append(of_image.value)
+                self._precision.append(of_image.average_precision().value)
                 self._hits.append(pointing(heatmap, mask))
                 self._patients.append(patient)
 

@@ -72,6 +72,9 @@ class ValueHistogram:
         counts = np.bincount(bins_of(values).ravel(), weights, minlength=BINS)
         return ValueHistogram(self.counts + counts.astype(np.int64))
 
+    def __add__(self, other: ValueHistogram) -> ValueHistogram:
+        return ValueHistogram(self.counts + other.counts)
+
     @property
     def total(self) -> int:
         """Number of values."""

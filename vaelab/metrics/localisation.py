@@ -124,6 +124,9 @@ class PixelHistogram:
     outside: ValueHistogram = field(default_factory=ValueHistogram)
     """Of all others."""
 
+    def __add__(self, other: PixelHistogram) -> PixelHistogram:
+        return PixelHistogram(self.inside + other.inside, self.outside + other.outside)
+
     def add(self, maps: np.ndarray, masks: np.ndarray) -> PixelHistogram:
         """A histogram with these pixels counted too.
 

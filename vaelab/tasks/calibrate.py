@@ -104,7 +104,7 @@ def _allowed(calibrated: Calibrated) -> str:
     low, high = calibration.false_alarm_range(USUAL_ALPHA)
     return (
         f"calibrated by {calibrated.source}; allows task.alpha from "
-        f"{calibration.smallest_alpha:.4f} (1/{calibration.count + 1}) on; at {USUAL_ALPHA} "
+        f"{calibration.smallest_alpha:.4f} (1/{calibration.count + 1}) on; at alpha={USUAL_ALPHA}, "
         f"{100 * calibration.false_alarm_rate(USUAL_ALPHA):.1f} % of normal images are flagged on "
         f"average, {100 * low:.1f} to {100 * high:.1f} % in 95 % of such calibrations"
     )
