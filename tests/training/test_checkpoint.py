@@ -204,11 +204,6 @@ def test_a_missing_file_is_an_error_of_one_sentence(tmp_path: Path) -> None:
     assert str(refusal.value) == f"{path}: no such file; has this run saved a checkpoint?"
 
 
-def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such file"):
-        load_checkpoint(tmp_path)
-
-
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
 def test_a_file_cut_short_is_one_sentence_wherever_it_was_cut(tmp_path: Path, share: float) -> None:
     path = tmp_path / "vae.pth"
