@@ -79,5 +79,11 @@ class Page(HTMLParser):
     def all(self, tag: str) -> list[dict[str, str | None]]:
         return [attributes for name, attributes in self.elements if name == tag]
 
+    def addresses(self) -> list[str]:
+        """Everything that the page could load."""
+        keys = ("src", "href", "srcset", "action", "poster", "data")
+        pairs = [pair for _, attributes in self.elements for pair in attributes.items()]
+        return [str(value) for key, value in pairs if key in keys]
+
     def rows(self) -> list[dict[str, str | None]]:
         return [row for row in self.all("tr") if "data-id" in row]

@@ -187,14 +187,8 @@ def write(path: Path, **changes: Any) -> Path:
 def test_the_page_is_one_file_without_addresses(tmp_path: Path):
     png = save_figure(annealing_figure([Schedule("linear", 1.0, [0, 1])]), tmp_path / "a.png")
     page = Page(write(tmp_path, figures={"Annealing": png.read_bytes()}))
-    addresses = [
-        value
-        for _, attributes in page.elements
-        for key, value in attributes.items()
-        if key in ("src", "href", "srcset", "action", "poster", "data")
-    ]
-    assert len(addresses) == 2
-    assert all(str(address).startswith("data:") for address in addresses)
+    assert len(page.addresses()) == 2
+    assert all(address.startswith("data:") for address in page.addresses())
 
 
 def test_markup_in_names_reasons_and_warnings_is_inert(tmp_path: Path):

@@ -30,14 +30,8 @@ def test_the_file_asks_for_nothing_outside_itself(tmp_path):
     figure = save_figure(roc_curve_figure([0, 1], [0, 1], 0.5), tmp_path / "roc.png")
     path = write(tmp_path, [make_case(), make_volume_case()], figures={"ROC": figure.read_bytes()})
     page = Page(path)
-    addresses = [
-        value
-        for _, attributes in page.elements
-        for key, value in attributes.items()
-        if key in ("src", "href", "srcset", "action", "poster", "data")
-    ]
-    assert addresses
-    assert all(value is not None and value.startswith("data:") for value in addresses)
+    assert page.addresses()
+    assert all(address.startswith("data:") for address in page.addresses())
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"https?://|@import|url\(", text)
     policy = next(m for m in page.all("meta") if m.get("http-equiv") == "Content-Security-Policy")
@@ -154,7 +148,7 @@ def test_a_table_has_its_sentence_and_a_remark_stands_before_all_numbers(tmp_pat
     table = ReportTable("Maps", "The centre wins.", ["Map", "AP"], [["own", "0.1"], ["<i>", "0.2"]])
     path = write(tmp_path, [], tables=[table], remarks=["P-values do not hold."])
     page = path.read_text(encoding="utf-8")
-    assert "<p>The centre wins.</p>" in page
+    assert ">The centre wins.</p>" in page
     assert '<th scope="row">own</th><td class="number"><b>0.1</b></td>' in page  # the run's own
     assert '<th scope="row">&lt;i&gt;</th><td class="number">0.2</td>' in page
     assert page.index("P-values do not hold.") < page.index("AUROC")
