@@ -9,7 +9,6 @@ from scipy.stats import binom, norm
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from vaelab.errors import UserError
-from vaelab.metrics.bootstrap import Estimate
 from vaelab.metrics.detection import (
     AtBestTestThreshold,
     Detection,
@@ -51,15 +50,6 @@ def test_a_score_that_is_larger_for_normal_images_is_backwards() -> None:
     assert detection.average_precision == pytest.approx((1 / 3 + 2 / 4) / 2)
 
 
-def test_random_scores_are_blind() -> None:
-    draw = np.random.default_rng(0)
-    n = 2000  # of each class
-    scores, labels = draw.normal(size=2 * n), np.repeat([NORMAL, SICK], n)
-    # Standard error of a blind AUROC (Hanley & McNeil 1982): √((2n + 1) / (12 n²)) ≈ 0.009.
-    standard_error = ((2 * n + 1) / (12 * n**2)) ** 0.5
-    assert detection_metrics(scores, labels).auroc == pytest.approx(0.5, abs=4 * standard_error)
-
-
 # --- scores as they come
 
 
@@ -74,11 +64,6 @@ def test_separable_scores_below_zero_are_perfect_too() -> None:
 
 def test_differences_in_the_last_digit_of_a_large_sum_still_rank() -> None:
     assert judge(1e7, 1e7 + 1, 1e7 + 2, 1e7 + 3).auroc == 1.0
-
-
-def test_only_the_ranking_counts() -> None:
-    scores = np.array([0.1, 0.4, 0.35, 0.8])
-    assert judge(*scores).auroc == judge(*np.exp(10 * scores)).auroc
 
 
 def test_one_pair_of_four_in_the_wrong_order_costs_a_quarter() -> None:
@@ -211,9 +196,9 @@ def noisy(n: int, *, shift: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
 
 def test_estimates_are_those_of_detection_metrics_inside_their_intervals() -> None:
     scores, labels = noisy(60)
-    found = detection_with_intervals(scores, labels, one_patient_each(labels))
-    assert tuple(found) == NUMBERS
-    for name, estimate in found.items():
+    estimates = detection_with_intervals(scores, labels, one_patient_each(labels))
+    assert tuple(estimates) == NUMBERS
+    for name, estimate in estimates.items():
         assert estimate.value == getattr(detection_metrics(scores, labels), name)
         assert estimate.low < estimate.value < estimate.high
 
@@ -237,37 +222,13 @@ def test_counting_agrees_with_scikit_learn_in_every_resample(decimals: int) -> N
             assert numbers[name][r] == pytest.approx(true[allowed].max(), abs=1e-12)
 
 
-def test_a_perfect_score_is_perfect_in_every_resample_without_squashing() -> None:
-    scores, labels = np.array([100.0, 200, 300, 400]), LABELS
-    found = detection_with_intervals(scores, labels, "abcd")
-    assert set(found.values()) == {Estimate(1.0, 1.0, 1.0)}
-
-
-def test_a_blind_score_is_blind_in_every_resample() -> None:
-    found = detection_with_intervals(np.full(4, 7.0), LABELS, "abcd")
-    assert [found[name] for name in NUMBERS] == [
-        Estimate(0.5, 0.5, 0.5),
-        Estimate(0.5, 0.5, 0.5),
-        Estimate(0.0, 0.0, 0.0),
-        Estimate(0.0, 0.0, 0.0),
-    ]
-
-
-def test_a_backwards_score_is_backwards_in_every_resample() -> None:
-    found = detection_with_intervals(np.array([3.0, 4, 1, 2]), LABELS, "abcd")
-    assert found["auroc"] == Estimate(0.0, 0.0, 0.0)
-    # Two normal images come first in every resample. Each sick image drawn once: precision is
-    # 1/3 and then 2/4. One of them drawn twice: they tie, and 2/4 is that of both.
-    assert found["average_precision"] == Estimate((1 / 3 + 2 / 4) / 2, (1 / 3 + 2 / 4) / 2, 0.5)
-
-
 def test_the_interval_of_a_blind_auroc_is_as_wide_as_theory_says() -> None:
     n = 300
     scores, labels = noisy(n, shift=0)
-    found = detection_with_intervals(scores, labels, one_patient_each(labels))["auroc"]
+    auroc = detection_with_intervals(scores, labels, one_patient_each(labels))["auroc"]
     # ± 1.96 standard errors of √((2n + 1)/(12 n²)) (Hanley & McNeil 1982): 0.092 in all.
     width = 2 * 1.96 * ((2 * n + 1) / (12 * n**2)) ** 0.5
-    assert found.high - found.low == pytest.approx(width, rel=0.1)
+    assert auroc.high - auroc.low == pytest.approx(width, rel=0.1)
 
 
 def test_four_copies_of_each_image_do_not_halve_the_interval_of_their_patients() -> None:
@@ -312,10 +273,10 @@ def coverage() -> dict[str, tuple[int, int]]:
     for seed in range(200):
         scores = 0.8**0.5 * np.repeat(draw.normal(size=200), 2) + 0.2**0.5 * draw.normal(size=400)
         for column, unit in enumerate((patients, one_patient_each(labels))):
-            found = detection_with_intervals(
+            estimates = detection_with_intervals(
                 scores + TRUTH_SHIFT * labels, labels, unit, num_resamples=200, seed=seed
             )
-            for name, estimate in found.items():
+            for name, estimate in estimates.items():
                 hits[name][column] += estimate.low <= truth[name] <= estimate.high
     return {name: (by_patient, by_image) for name, (by_patient, by_image) in hits.items()}
 
@@ -354,9 +315,9 @@ def test_every_resample_keeps_whole_patients_and_both_classes() -> None:
         roc_auc_score(labels[images], scores[images])
         for images in (alone + 2 * third, alone + third + fourth, alone + 2 * fourth)
     ]
-    found = detection_with_intervals(scores, labels, list("aabccddd"), num_resamples=500)
+    estimates = detection_with_intervals(scores, labels, list("aabccddd"), num_resamples=500)
     # Probabilities 1/4, 1/2 and 1/4: the interval ends at the extremes.
-    assert (found["auroc"].low, found["auroc"].high) == pytest.approx(
+    assert (estimates["auroc"].low, estimates["auroc"].high) == pytest.approx(
         (min(possible), max(possible))
     )
 
@@ -375,7 +336,7 @@ def test_every_resample_keeps_whole_patients_and_both_classes() -> None:
         ("antivirus_trial_7.png", None),
     ],
 )
-def test_a_file_name_tells_bacteria_from_virus(name: str, group: str | None) -> None:
+def test_a_file_name_may_contain_bacteria_or_virus(name: str, group: str | None) -> None:
     assert subgroup_of(name) == group
 
 
@@ -383,12 +344,12 @@ def test_each_group_is_judged_against_all_normal_images() -> None:
     scores = np.array([1.0, 2, 3, 9, 8, 0, 2])
     labels = np.array([NORMAL, NORMAL, NORMAL, SICK, SICK, SICK, SICK])
     groups = ["virus", None, None, "bacteria", "bacteria", "virus", None]
-    found = subgroup_detection(scores, labels, groups)
-    assert list(found) == ["bacteria", "virus"]
-    assert found["bacteria"].auroc == 1.0
-    assert found["virus"].auroc == 0.0
-    assert found["bacteria"].counts == {"normal": 3, "sick": 2}
-    assert found["virus"].counts == {"normal": 3, "sick": 1}
+    groups_judged = subgroup_detection(scores, labels, groups)
+    assert list(groups_judged) == ["bacteria", "virus"]
+    assert groups_judged["bacteria"].auroc == 1.0
+    assert groups_judged["virus"].auroc == 0.0
+    assert groups_judged["bacteria"].counts == {"normal": 3, "sick": 2}
+    assert groups_judged["virus"].counts == {"normal": 3, "sick": 1}
 
 
 # --- refusals by intervals

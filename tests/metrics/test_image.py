@@ -187,7 +187,7 @@ def test_a_constant_channel_has_no_ssim() -> None:
 
 def test_psnr_agrees_with_monai() -> None:
     x, x_hat = noise(2, 1, 8, 8, 8), noise(2, 1, 8, 8, 8) * 0.9
-    for one, other in zip(x.split(1), x_hat.split(1), strict=True):
-        peak = float(one.max() - one.min())
-        monai = PSNRMetric(peak, reduction="none")(other, one)
-        torch.testing.assert_close(psnr(one, other), monai)
+    for image, reconstruction in zip(x.split(1), x_hat.split(1), strict=True):
+        peak = float(image.max() - image.min())
+        monai = PSNRMetric(peak, reduction="none")(reconstruction, image)
+        torch.testing.assert_close(psnr(image, reconstruction), monai)

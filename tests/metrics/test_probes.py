@@ -37,14 +37,14 @@ def test_a_factor_that_is_half_noise_is_half_found() -> None:
     assert 0.3 < r2 < 0.6
 
 
-def test_scans_of_a_patient_do_not_tell_on_each_other() -> None:
+def test_scans_of_a_patient_are_in_the_same_fold() -> None:
     # Every patient has four equal scans and a factor of their own: known by heart, unless folds
     # keep the patient together.
-    of_patient = np.repeat(np.random.default_rng(1).normal(size=(20, 30)), 4, axis=0)
+    latents = np.repeat(np.random.default_rng(1).normal(size=(20, 30)), 4, axis=0)
     factor = np.repeat(np.random.default_rng(2).normal(size=20), 4)
     patients = [f"p{i // 4}" for i in range(COUNT)]
-    assert cross_validated_r2(factor, latent_features(of_patient), patients, ONCE)[0] < 0.1
-    leaking = cross_validated_r2(factor, latent_features(of_patient), PATIENTS, ONCE)[0]
+    assert cross_validated_r2(factor, latent_features(latents), patients, ONCE)[0] < 0.1
+    leaking = cross_validated_r2(factor, latent_features(latents), PATIENTS, ONCE)[0]
     assert leaking > 0.9
 
 
@@ -61,32 +61,32 @@ def test_few_components_of_many_images_are_the_same_by_either_solver() -> None:
     fit, test = np.arange(50), np.arange(50, 60)
     few = voxel_features(voxels @ voxels.T, 5)(fit, test)  # ARPACK
     more = voxel_features(voxels @ voxels.T, 20)(fit, test)  # all of them, then cut
-    for one, other in zip(few, more, strict=True):
-        np.testing.assert_allclose(np.abs(one), np.abs(other[:, :5]), atol=1e-6)
+    for arpack, dense in zip(few, more, strict=True):
+        np.testing.assert_allclose(np.abs(arpack), np.abs(dense[:, :5]), atol=1e-6)
 
 
 def test_components_from_inner_products_are_those_of_the_voxels() -> None:
     voxels = DRAW.normal(size=(30, 200)) * np.linspace(3, 0.1, 200) + 5
     fit, test = np.arange(20), np.arange(20, 30)
     pca = PCA(6, svd_solver="full").fit(voxels[fit])
-    found = voxel_features(voxels @ voxels.T, 6)(fit, test)
-    for rows, features in zip((fit, test), found, strict=True):
+    components = voxel_features(voxels @ voxels.T, 6)(fit, test)
+    for rows, features in zip((fit, test), components, strict=True):
         np.testing.assert_allclose(np.abs(features), np.abs(pca.transform(voxels[rows])), atol=1e-6)
 
 
 def test_the_gain_of_latents_over_voxels_has_its_own_interval() -> None:
     voxels = 0.1 * DRAW.normal(size=(COUNT, 50))  # nothing of the factor
-    found = probe(
+    result = probe(
         MU[:, 0],
         latent_features(MU),
         voxel_features(voxels @ voxels.T, 4),
         PATIENTS,
         num_resamples=200,
     )
-    assert found.latents.low > 0.99
-    assert found.voxels.high < 0.2
-    assert found.gain.value == pytest.approx(found.latents.value - found.voxels.value)
-    assert found.gain.low > 0.8
+    assert result.latents.low > 0.99
+    assert result.voxels.high < 0.2
+    assert result.gain.value == pytest.approx(result.latents.value - result.voxels.value)
+    assert result.gain.low > 0.8
 
 
 def test_more_components_than_images_are_cut_to_what_there_is() -> None:
@@ -97,5 +97,5 @@ def test_more_components_than_images_are_cut_to_what_there_is() -> None:
 
 def test_constant_latents_find_nothing_and_break_nothing() -> None:
     weights = patient_weights(PATIENTS, 10, 0)
-    found = cross_validated_r2(MU[:, 0], latent_features(np.zeros((COUNT, 4))), PATIENTS, weights)
-    assert found[0] == pytest.approx(0, abs=1e-9)
+    r2 = cross_validated_r2(MU[:, 0], latent_features(np.zeros((COUNT, 4))), PATIENTS, weights)
+    assert r2[0] == pytest.approx(0, abs=1e-9)

@@ -1,4 +1,4 @@
-"""What a report card promises: one scale for all, the right slice, any name."""
+"""Report cards: a common scale, the right slice, any name."""
 
 from pathlib import Path
 

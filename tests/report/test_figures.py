@@ -1,4 +1,4 @@
-"""What the figures promise: the right way up, honest scales, whole files, no pyplot."""
+"""Figures: orientation, scales, files written whole, no pyplot."""
 
 import subprocess
 import sys

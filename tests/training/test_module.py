@@ -224,7 +224,7 @@ def test_channels_last_changes_the_layout_and_not_the_loss(
             if isinstance(part, CONVOLUTIONS) and max(part.kernel_size) > 1:
                 part.register_forward_hook(
                     lambda part, _, out, way=channels_last: layouts[way].update(
-                        each.is_contiguous(memory_format=layout) for each in (out, part.weight)
+                        tensor.is_contiguous(memory_format=layout) for tensor in (out, part.weight)
                     )
                 )
         results += quiet_trainer().validate(

@@ -219,8 +219,3 @@ def test_bfloat16_may_round_but_not_be_wrong(monkeypatch: pytest.MonkeyPatch) ->
             CPU,
             torch.bfloat16,
         )
-
-
-def test_an_unknown_setting_of_the_check_is_refused() -> None:
-    with pytest.raises(UserError, match=r"hardware\.parity_check=maybe: one of auto, true, false"):
-        Hardware(parity_check="maybe")

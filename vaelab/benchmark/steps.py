@@ -1,4 +1,4 @@
-"""Training steps in their variants, ours and a peer's, measured in turn."""
+"""Training steps of several models in several variants, measured in turn."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def measure_steps(
     """Time, speed and memory of a step of each model in each variant.
 
     Args:
-        models: name → network; the first is compared to the others.
-        objective: what all are trained on.
-        batch: as the dataset gives it.
-        variants: the first is what the others are compared to.
-        device: where.
-        rounds: how often each is measured.
-        seconds: a measurement repeats a step until it takes about as long.
-        memory: measure peak memory, in a process for each variant.
-        progress_bar: show one.
+        models: name → network; the first is compared with the others.
+        objective: of all models.
+        batch: of the dataset.
+        variants: the others are compared with the first.
+        device: where to compute.
+        rounds: number of measurements of each.
+        seconds: a measurement repeats a step until it takes about this long.
+        memory: measure peak memory, in a subprocess for each variant.
+        progress_bar: show a progress bar.
 
     Raises:
-        UserError: when no variant can be computed.
+        UserError: when no variant is available.
     """
     steps: dict[tuple[str, str], BareStep] = {}
     unavailable: dict[str, str] = {}
@@ -105,7 +105,7 @@ def measure_steps(
 
 
 def _compare(measured: dict[str, dict[str, Any]], times: Mapping[str, Timing]) -> None:
-    """Ratios of training steps: to MONAI's, and to the first variant's."""
+    """Add the ratios of training steps to those of MONAI and to those of the first variant."""
     first = next(iter(measured))
     for variant, entry in measured.items():
         for name in entry:
@@ -119,7 +119,7 @@ def _compare(measured: dict[str, dict[str, Any]], times: Mapping[str, Timing]) -
 
 
 def _reason_to_fail(step: BareStep) -> str | None:
-    """None when a step succeeds: what a device or a peer lacks is seen by trying."""
+    """Try a step; returns the error, or None when it succeeds."""
     try:
         step.train()
         step.infer()

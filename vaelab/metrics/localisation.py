@@ -116,7 +116,7 @@ class PixelHistogram:
             histogram = histogram.add(heatmap, mask)
 
     Dice at the edge of a bin is exact. The order of values within a bin is lost;
-    ``average_precision`` says how much that matters.
+    ``average_precision`` gives bounds for it.
     """
 
     inside: ValueHistogram = field(default_factory=ValueHistogram)

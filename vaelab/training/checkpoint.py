@@ -84,7 +84,7 @@ def checkpoint_callbacks(folder: Path, monitor: str) -> tuple[ModelCheckpoint, M
     shared: dict[str, Any] = {
         "dirpath": folder,
         "auto_insert_metric_name": False,
-        "save_on_train_epoch_end": True,  # a resumed run goes on at an epoch's boundary
+        "save_on_train_epoch_end": True,  # runs are resumed between two epochs
         "enable_version_counter": False,
     }
     best = _MovableCheckpoint(

@@ -25,7 +25,11 @@ from vaelab.training.precision import AUTOCAST
 
 log = logging.getLogger(__name__)
 
-ACCELERATORS = ("auto", "cuda", "mps", "cpu")
+CHOICES = {
+    "accelerator": ("auto", "cuda", "mps", "cpu"),
+    "channels_last": ("auto", True, False),
+    "parity_check": ("auto", True, False),
+}
 PRECISIONS = ("auto", *AUTOCAST)
 
 
@@ -65,10 +69,10 @@ class Hardware:
     parity_check: bool | str = "auto"
 
     def __post_init__(self) -> None:
-        if self.accelerator not in ACCELERATORS:
-            raise UserError(
-                f"hardware.accelerator={self.accelerator}: one of {', '.join(ACCELERATORS)}"
-            )
+        for key, values in CHOICES.items():
+            if getattr(self, key) not in values:
+                names = ", ".join(str(value).lower() for value in values)
+                raise UserError(f"hardware.{key}={getattr(self, key)}: one of {names}")
         if self.precision not in PRECISIONS:
             near = [name for name in PRECISIONS if name.startswith(f"{self.precision}-")]
             cure = f"; did you mean {near[0]}?" if near else ""
@@ -87,10 +91,6 @@ class Hardware:
             raise UserError(
                 f"hardware.growth_interval={self.growth_interval}: at least 1 is needed; try 2000"
             )
-        for key in ("channels_last", "parity_check"):
-            value = getattr(self, key)
-            if value not in (True, False, "auto"):
-                raise UserError(f"hardware.{key}={value}: one of auto, true, false")
 
     @property
     def device(self) -> torch.device:
