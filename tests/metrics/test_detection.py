@@ -322,6 +322,13 @@ def test_every_resample_keeps_whole_patients_and_both_classes() -> None:
     )
 
 
+def test_resamples_in_pieces_are_the_same_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, labels = noisy(30)
+    whole = detection_with_intervals(scores, labels, one_patient_each(labels))
+    monkeypatch.setattr("vaelab.metrics.detection.COUNTS_AT_ONCE", 500)
+    assert detection_with_intervals(scores, labels, one_patient_each(labels)) == whole
+
+
 # --- groups
 
 
