@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 import pytest
@@ -59,8 +58,8 @@ def test_tables_are_written_between_their_markers_and_again() -> None:
     assert "stale text" not in written
     assert written.startswith("# A\n\n<!-- groups -->\n\n| group ")
     assert written.endswith("<!-- /keys -->\n\nend\n")
-    assert re.search(r"^\| dataset +\| phantom_mri\\\* ", written, re.MULTILINE)
-    assert re.search(r"^\| train\.seed +\| 42 ", written, re.MULTILINE)
+    assert "\n| `annealing` | `linear`, `constant`, `cyclical` | `linear` |\n" in written
+    assert "\n| `train` | `seed: 42`, `max_epochs: 200`, " in written
     assert with_tables(written, reference) == written
 
 

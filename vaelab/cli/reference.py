@@ -18,7 +18,6 @@ from vaelab.atomic import replacing
 from vaelab.cli.config_files import CONF, option_files
 from vaelab.cli.help import NOT_KEYS, extended_by, groups_of
 from vaelab.errors import UserError
-from vaelab.report.markdown import table
 
 LINE = re.compile(r"( *)(\w[\w.]*):(?: +((?:\"[^\"]*\"|'[^']*'|[^#])*?))?(?: *#\s*(.*))?$")
 """Indent, key, value and comment of a line."""
@@ -105,30 +104,38 @@ def with_tables(text: str, reference: Reference) -> str:
 
 
 def _groups(reference: Reference) -> str:
-    rows = [
-        (group, option.name + ("*" if reference.defaults.get(group) == option.name else ""),
-         _sentence(option.description))
-        for group, options in reference.groups.items() for option in options
-    ]  # fmt: skip
-    return table(["group", "option (* default)", "what it is"], rows)
+    rows = []
+    for group, options in reference.groups.items():
+        default = reference.defaults.get(group)
+        names = sorted((option.name for option in options), key=lambda name: name != default)
+        rows.append((group, names, f"`{default}`" if default else ""))
+    return _code_table(("group", "options", "default"), rows)
 
 
 def _key_table(reference: Reference) -> str:
-    keys = list(reference.keys)
+    sections: dict[str, list[str]] = {}
+    for key in (*reference.keys, *_keys_of_defaults(reference)):
+        section, _, name = key.key.rpartition(".")
+        sections.setdefault(section, []).append(f"{name}: {key.default}".strip(": "))
+    rows = [(section or " ", keys, "") for section, keys in sections.items()]
+    return _code_table(("section", "keys and defaults"), rows)
+
+
+def _code_table(columns: Sequence[str], rows: Sequence[tuple[str, Sequence[str], str]]) -> str:
+    """A table of a name, several pieces of code, and, where there is a column for it, a text."""
+    lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
+    for name, codes, last in rows:
+        listed = ", ".join(f"`{code}`" for code in codes).replace("|", "\\|")
+        lines.append(" | ".join([f"`{name}`", listed, last][: len(columns)]))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def _keys_of_defaults(reference: Reference) -> Iterator[Key]:
+    """Keys of the options that are chosen without a word."""
     for group, options in reference.groups.items():
-        keys += [
-            key for option in options if reference.defaults.get(group) == option.name
-            for key in option.keys
-        ]  # fmt: skip
-    return table(
-        ["key", "default", "why"], [(k.key, k.default, _sentence(k.description)) for k in keys]
-    )
-
-
-def _sentence(description: str) -> str:
-    """The first of a description: of a file's head, what comes before the command."""
-    first = re.split(r"(?<=[^.])[.:;?](?: |$)", description, maxsplit=1)[0]
-    return first.strip()
+        for option in options:
+            if reference.defaults.get(group) == option.name:
+                yield from option.keys
 
 
 def _option(group: str, path: Path, folders: Sequence[Path]) -> Option:
