@@ -20,6 +20,8 @@ from vaelab.models.vae import VAE, VAEOutput
 
 LIMIT = 6.0  # deviations that a single pixel's evidence is cut at
 FLOOR = 0.03  # grey levels of [0, 1] below which local contrast is noise
+NOISE = 0.01  # grey levels below which the variance of a window is not to be correlated
+CORRELATED = 0.047  # sigma of that window, as a share of the side: 3 pixels of 64
 LEAST_NORMALS = 10  # that a deviation of each pixel can be learned from
 
 
@@ -30,16 +32,20 @@ class LesionOdds:
     smoothed, and z its deviation, at each pixel, from those of normal images that the network did
     not see, in units of theirs,
 
-        score = sum over pixels of  prior · exp(slope · (z(r) + z(r - mirrored r)))
+        score = log sum over pixels of
+                prior · exp(slope · (z(r) + z(r - mirrored r) + structure · z(-corr(x, x̂))))
 
     If z is Gaussian, and shifted by a lesion, exp(slope · z) is the likelihood ratio of a lesion up
     to a factor, and the terms are posterior odds. The sign counts: fluid is brighter than the air
-    that it replaces. So does the other lung, the best reference that a patient has.
+    that it replaces. So does the other lung, the best reference that a patient has, and whether
+    image and reconstruction go together (local correlation): an opacity hides borders of the heart
+    and the diaphragm.
 
     Args:
         local: sigma, as a share of the image's side, of the window that contrast is local to.
         sigma: of the smoothing, as a share of the side.
         slope: of the log-likelihood ratio, per deviation; larger is closer to the maximum.
+        structure: weight of the local correlation; 0 leaves it out.
         centre: (x, y) of the right half's prior as shares of the width and height.
         spread: its deviations, likewise; the left half's is its mirror image.
 
@@ -50,19 +56,23 @@ class LesionOdds:
     def __init__(
         self,
         local: float = 0.19,
-        sigma: float = 0.047,
-        slope: float = 0.3,
+        sigma: float = 0.0625,
+        slope: float = 0.2,
+        structure: float = 0.5,
         centre: Sequence[float] = (0.73, 0.7),
         spread: Sequence[float] = (0.12, 0.2),
     ) -> None:
         values = {"local": local, "sigma": sigma, "slope": slope}
         values |= {"spread": min(spread), "centre": min(centre)}
+        if not 0 <= structure < math.inf:
+            raise UserError(f"score.structure={structure}: cannot be negative; 0 leaves it out")
         for key, value in values.items():
             if not 0 < value < math.inf:
                 raise UserError(f"score.{key}={value}: must be above 0")
         self.local = local
         self.sigma = sigma
         self.slope = slope
+        self.structure = structure
         self.centre = list(centre)
         self.spread = list(spread)
         self.normal: dict[str, tuple[Tensor, Tensor]] = {}
@@ -95,7 +105,8 @@ class LesionOdds:
         total = torch.zeros_like(x[:, 0])
         for name, values in self._evidence(x, output).items():
             mean, deviation = (part.to(x.device) for part in self.normal[name])
-            total = total + ((values - mean) / deviation).clamp(-LIMIT, LIMIT)
+            deviations = ((values - mean) / deviation).clamp(-LIMIT, LIMIT)
+            total = total + (self.structure if name == "structure" else 1.0) * deviations
         return self.prior(x.shape[2:]).to(x.device) * (self.slope * total).exp()
 
     def prior(self, shape: Sequence[int]) -> Tensor:
@@ -116,6 +127,7 @@ class LesionOdds:
         return {
             "brightness": smoothed_map(residual, sigma),
             "asymmetry": smoothed_map(asymmetry, sigma),
+            "structure": -_local_correlation(x, output.x_hat, CORRELATED * side),
         }
 
     def _contrast(self, image: Tensor, side: int) -> Tensor:
@@ -123,6 +135,18 @@ class LesionOdds:
         grey, sigma = image[:, 0].float(), self.local * side
         offset = grey - smoothed_map(grey, sigma)
         return offset / (smoothed_map(offset.square(), sigma) + FLOOR**2).sqrt()
+
+
+def _local_correlation(x: Tensor, x_hat: Tensor, sigma: float) -> Tensor:
+    """Of two images, both (B, 1, H, W), within a Gaussian window, (B, H, W) in [-1, 1]."""
+    first, second = x[:, 0].float(), x_hat[:, 0].float()
+    mean, other = smoothed_map(first, sigma), smoothed_map(second, sigma)
+    together = smoothed_map(first * second, sigma) - mean * other
+    variance, other_variance = (
+        (smoothed_map(image.square(), sigma) - centre.square()).clamp_min(0) + NOISE**2
+        for image, centre in ((first, mean), (second, other))
+    )
+    return together / (variance * other_variance).sqrt()
 
 
 class ByRegistration:
