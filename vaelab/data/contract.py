@@ -46,9 +46,9 @@ class InputSample:
     """The file in whose own space a map is saved."""
     affine: NDArray[np.float64] | None = None
     """Of a volume: voxel indices of ``image`` → mm of the scanner's space, (4, 4)."""
-    box: tuple[float, float, float, float] | None = None
-    """Of an image: left, top, right and bottom of what it shows, as shares of the original's width
-    and height."""
+    placement: NDArray[np.float64] | None = None
+    """Of an image, (2, 3): (x, y, 1) of ``image`` ↦ (x, y) of the original, both from -1 at the
+    left or upper border to 1 at the other."""
 
 
 class ShiftableImages(Protocol):
