@@ -1,11 +1,11 @@
-"""What a task is handed, a run with its parts, and what a task declares."""
+"""The run that a task is called with, and the base class of tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
@@ -27,9 +27,28 @@ PARTS = (
 """Sections of the config that become objects."""
 
 
+T = TypeVar("T")
+
+
+class Part(Generic[T]):
+    """Attribute of a ``Run``: the object that a section of the config became."""
+
+    def __init__(self, section: str) -> None:
+        self.section = section
+
+    def __get__(self, run: Run, owner: type[Run]) -> T:
+        assert self.section in run.parts, f"{self.section} is not in the parts of this task"
+        part: T = run.parts[self.section]
+        return part
+
+
 @dataclass(frozen=True)
 class Run:
-    """A run folder and the parts that work in it: those that the task has declared."""
+    """A run folder and the parts that work in it: those that the task has declared.
+
+    Every part is an attribute: ``run.model``, ``run.score``. A part that the task has not declared
+    raises ``AssertionError``.
+    """
 
     folder: RunFolder
     parts: Mapping[str, Any] = field(repr=False)
@@ -37,84 +56,26 @@ class Run:
     map_sigma: float = 0.0
     """Smoothing of anomaly maps, in pixels or voxels."""
     resume: bool = False
-    """Go on from the last checkpoint instead of starting anew."""
+    """Resume from the last checkpoint instead of starting a new training."""
     shared: dict[type, Any] = field(default_factory=dict, repr=False, compare=False)
-    """What one task hands on to those that run after it: class → its only object; see
+    """Objects that later tasks of one command reuse: class → its only object; see
     ``vaelab.evaluation.judge.judge_of``."""
 
-    def _part(self, name: str) -> Any:
-        assert name in self.parts, f"the task uses {name}, and has not declared it in its parts"
-        return self.parts[name]
+    data = Part[SplitDataModule]("dataset")
+    model = Part[VAE]("model")  # untrained
+    objective = Part[Objective]("objective")
+    annealing = Part[Annealing]("annealing")
+    optimizer = Part[OptimizerFactory]("optimizer")
+    callbacks = Part[Sequence[Callback]]("callbacks")  # those that the user has added
+    hardware = Part[Hardware]("hardware")
+    score = Part[Score]("score")
+    loggers = Part[Sequence[Logger]]("logger")
+    train = Part[TrainSettings]("train")
+    logging = Part[LoggingSettings]("logging")
 
     def replacing(self, **parts: Any) -> Run:
         """The same run with other objects for some of its parts."""
         return Run(self.folder, {**self.parts, **parts}, self.map_sigma, self.resume)
-
-    @property
-    def data(self) -> SplitDataModule:
-        """The dataset."""
-        part: SplitDataModule = self._part("dataset")
-        return part
-
-    @property
-    def model(self) -> VAE:
-        """The network, untrained."""
-        part: VAE = self._part("model")
-        return part
-
-    @property
-    def objective(self) -> Objective:
-        """What is minimised."""
-        part: Objective = self._part("objective")
-        return part
-
-    @property
-    def annealing(self) -> Annealing:
-        """Beta as a function of the epoch."""
-        part: Annealing = self._part("annealing")
-        return part
-
-    @property
-    def optimizer(self) -> OptimizerFactory:
-        """What makes the steps."""
-        part: OptimizerFactory = self._part("optimizer")
-        return part
-
-    @property
-    def callbacks(self) -> Sequence[Callback]:
-        """Those that the user has added."""
-        part: Sequence[Callback] = self._part("callbacks")
-        return part
-
-    @property
-    def hardware(self) -> Hardware:
-        """Where to compute, and how."""
-        part: Hardware = self._part("hardware")
-        return part
-
-    @property
-    def score(self) -> Score:
-        """What makes a sample abnormal."""
-        part: Score = self._part("score")
-        return part
-
-    @property
-    def loggers(self) -> Sequence[Logger]:
-        """Who is told the metrics of each epoch."""
-        part: Sequence[Logger] = self._part("logger")
-        return part
-
-    @property
-    def train(self) -> TrainSettings:
-        """The section ``train`` of the config."""
-        part: TrainSettings = self._part("train")
-        return part
-
-    @property
-    def logging(self) -> LoggingSettings:
-        """The section ``logging`` of the config."""
-        part: LoggingSettings = self._part("logging")
-        return part
 
     @property
     def weights(self) -> Path:
@@ -123,22 +84,28 @@ class Run:
 
 
 class Task:
-    """What can be done with a run: a subclass has a file in ``conf/task`` and is called with it.
+    """Base class of tasks. A subclass has a file in ``conf/task`` and is called with a ``Run``.
 
-    What it declares is read before any part is built. Its defaults are those of a task that judges
-    a trained run.
+    Its class attributes are read before any part is built. The defaults fit a task that evaluates
+    a trained run::
+
+        class CountWeights(Task):
+            parts = ("train", "model")
+
+            def __call__(self, run: Run) -> int:
+                return sum(weight.numel() for weight in run.model.parameters())
     """
 
     parts: ClassVar[Sequence[str]] = PARTS
-    """Of ``PARTS``, those that are used. Only these are checked and built. A task that looks at no
-    dataset has a run folder that is named after the task."""
+    """The members of ``PARTS`` that the task uses; only these are checked and built. The run folder
+    of a task without a dataset is named after the task."""
     needs_trained_run: ClassVar[bool] = True
-    """Works in the folder of a run that is there, with that run's own config. False: it makes a run
-    folder of its own, and ``run_dir=`` may name a new one."""
+    """True: the task works in the folder of an existing run, with that run's config. False: it
+    makes its own run folder, and ``run_dir=`` may name a new one."""
     resumable: ClassVar[bool] = False
-    """``resume=<folder>`` calls it again, with ``run.resume`` true. Only for a task that makes a
-    run folder of its own."""
+    """Whether ``resume=<folder>`` calls it again, with ``run.resume`` true. Only for a task that
+    makes its own run folder."""
 
     def __call__(self, run: Run) -> Any:
-        """Do it; a number that is returned is the value of the run, which sweeps compare."""
+        """Carry out the task. A number it returns is the value by which sweeps compare runs."""
         raise NotImplementedError

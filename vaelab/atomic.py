@@ -1,4 +1,4 @@
-"""Files and folders that are complete or absent, whatever interrupts the writing."""
+"""Write files and folders so that they are complete or absent, whatever interrupts the writing."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class NoSpaceError(OSError):
-    """A file that the disk has no room for, in one sentence: which, how much, and the cure."""
+    """The disk is full; the message names the file, the space needed and the cure."""
 
     def __str__(self) -> str:
-        return self.strerror or super().__str__()  # a loader's worker hands on the text alone
+        return self.strerror or super().__str__()  # from a loader's worker only the text arrives
 
 
 @contextmanager
 def replacing(path: str | Path, size: int | None = None) -> Iterator[Path]:
-    """A file beside ``path`` to write into, which takes its place when the block ends well.
+    """Yield a file beside ``path`` to write to; at the end of the block it replaces ``path``.
 
-    After an exception ``path`` is as it was, and nothing is left beside it. Parents are created.
+    After an exception ``path`` is unchanged and the partial file is deleted. Parents are created.
 
     Args:
         path: of the file.
-        size: bytes that will be written, where it is known: for the message.
+        size: bytes that will be written, where known; for the error message.
 
     Raises:
         NoSpaceError: when the disk is full.
@@ -62,7 +62,7 @@ def _megabytes(size: int) -> str:
 
 
 def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
-    """Write ``content``, whole or not at all, and have it on the disk before the old file goes.
+    """Replace a file by ``content``, whole or not at all, synchronised to the disk.
 
     Raises:
         NoSpaceError: when the disk is full.
@@ -74,9 +74,9 @@ def write_bytes(path: str | Path, content: bytes | memoryview) -> None:
 
 
 def remove_partials(folder: str | Path) -> None:
-    """Delete what writers left in ``folder`` and below that were killed in the middle.
+    """Delete the partial files of killed writers in ``folder`` and below.
 
-    Only where no other process writes.
+    Call it only where no other process writes.
     """
     for partial in Path(folder).rglob(".*.partial"):
         partial.unlink(missing_ok=True)
@@ -93,10 +93,10 @@ def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
 
 
 def write_folder_once(folder: str | Path, write: Callable[[Path], None]) -> Path:
-    """Return ``folder``, having ``write`` fill it on first use.
+    """Return ``folder``; if it does not exist, let ``write`` fill it first.
 
-    The folder appears under its name only when complete: an interrupted write leaves nothing to
-    be mistaken for data, and of two processes that race the slower discards its copy.
+    The folder gets its name only when it is complete, so that an interrupted write is never
+    mistaken for data. Of two processes that race, the slower discards its copy.
     """
     folder = Path(folder)
     if folder.is_dir():

@@ -1,21 +1,21 @@
-"""The exceptions that reach a user as a sentence instead of a traceback."""
+"""The exceptions that are shown to a user as a sentence instead of a traceback."""
 
 
 class UserError(ValueError):
-    """Something the user can mend: names the key or file, its value and the cure.
+    """An error that the user can correct; the message names key or file, value and cure.
 
     ``vaelab.run`` prints the message alone and exits with a non-zero status; the
     traceback is shown only under ``debug=true``.
     """
 
 
-class Interrupted(BaseException):  # it is no error: the run can go on
-    """A run was asked to stop (SIGTERM), has saved itself, and can be resumed.
+class Interrupted(BaseException):  # not an Exception: the run can be resumed
+    """A run received SIGTERM, has saved its state, and can be resumed.
 
-    As ``KeyboardInterrupt``, it is no ``Exception``: it may come anywhere, and nobody who expects
-    that something may fail there should take it for that.
+    Like ``KeyboardInterrupt`` it is not an ``Exception``: it may be raised anywhere, and code that
+    handles failures must not catch it.
 
-    ``vaelab.run`` says how to go on and exits with ``EXIT_INTERRUPTED``.
+    ``vaelab.run`` prints how to resume and exits with ``EXIT_INTERRUPTED``.
     """
 
 

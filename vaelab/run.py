@@ -5,6 +5,7 @@ Compose the config, resolve it, seed, build the parts, hand them to the task (``
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from collections.abc import Iterator
@@ -46,7 +47,13 @@ def _print_help(arguments: list[str]) -> None:
         sys.exit(f"vaelab: {error}")
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # the curves of annealing in ASCII
-    print(help_text([CONF, *folders_of(places)], rest))  # noqa: T201
+    folders = [CONF, *folders_of(places)]
+    if "--json" in rest:
+        from vaelab.cli.reference import read_reference
+
+        print(json.dumps(read_reference(folders).to_json(), indent=2))  # noqa: T201
+    else:
+        print(help_text(folders, rest))  # noqa: T201
 
 
 def _run(arguments: list[str]) -> None:

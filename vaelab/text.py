@@ -16,9 +16,9 @@ def printable(name: object) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    """``text`` without its middle where it is longer than ``limit`` characters.
+    """``text`` with ``…`` for its middle where it is longer than ``limit`` characters.
 
-    Names within one cohort or sweep differ at the end as often as at the beginning.
+    Names within a cohort or sweep differ at the end as often as at the beginning.
     """
     if len(text) <= limit:
         return text

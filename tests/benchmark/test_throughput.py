@@ -1,4 +1,4 @@
-"""The data part of the benchmark reads what it times, whatever the module has read before."""
+"""The data part of the benchmark times real reads, whatever was read before."""
 
 from __future__ import annotations
 
@@ -54,19 +54,19 @@ def test_images_are_decoded_in_every_round_and_read_back_from_the_cache(
         return load(self, data)
 
     monkeypatch.setattr(grey_image.LoadGreyImage, "__call__", counted)
-    found = data_throughput(xrays, cases=4, rounds=1, folder=tmp_path / "scratch")
+    result = data_throughput(xrays, cases=4, rounds=1, folder=tmp_path / "scratch")
     # Whatever is repeated until it takes long enough decodes all four each time.
     assert len(decoded) % 4 == 0
     assert len(decoded) >= 4 * (2 + 1 + 1)  # to warm up, for the round, to fill the cache
-    assert found["cases"] == 4
-    assert found["cache"]["bytes_per_case"] > 16 * 16 * 4  # float32
-    assert found["cache"]["gigabytes_per_second"].keys() == {"epoch", "first", "plain"}
-    assert found["loader"]["samples_per_second"] > 0
+    assert result["cases"] == 4
+    assert result["cache"]["bytes_per_case"] > 16 * 16 * 4  # float32
+    assert result["cache"]["gigabytes_per_second"].keys() == {"epoch", "first", "plain"}
+    assert result["loader"]["samples_per_second"] > 0
 
 
-def test_without_a_cache_there_is_nothing_to_say_of_one(
+def test_without_a_cache_no_speed_of_a_cache_is_reported(
     xrays: ChestXrayDataModule, tmp_path: Path
 ) -> None:
     xrays.cache_rate = 0.0
-    found = data_throughput(xrays, cases=4, rounds=1, folder=tmp_path / "scratch")
-    assert found.keys() == {"cases", "preprocessing", "loader"}
+    result = data_throughput(xrays, cases=4, rounds=1, folder=tmp_path / "scratch")
+    assert result.keys() == {"cases", "preprocessing", "loader"}

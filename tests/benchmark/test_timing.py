@@ -1,4 +1,4 @@
-"""Who is timed when, and what a ratio is; no test depends on how fast a machine is."""
+"""The order of measurements and their ratios; no test depends on the speed of the machine."""
 
 from __future__ import annotations
 

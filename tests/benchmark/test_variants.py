@@ -36,8 +36,8 @@ def loss_and_gradients(model: VAE, x: Tensor, variant: str) -> tuple[float, Tens
     step = BareStep(model, ELBOLoss(), {"image": x}, Variant(variant), CPU)
     torch.manual_seed(1)
     loss = float(step.backward())
-    found = [weight.grad for weight in step.model.parameters()]
-    gradients = [gradient.flatten() for gradient in found if gradient is not None]
+    optional = [weight.grad for weight in step.model.parameters()]
+    gradients = [gradient.flatten() for gradient in optional if gradient is not None]
     return loss, torch.cat(gradients)
 
 
@@ -98,12 +98,12 @@ def test_channels_last_reaches_the_weights():
 
 
 @pytest.mark.parametrize("name", ["fp64", "fp32+bf16", "", "channels_first"])
-def test_what_is_no_variant_is_refused(name: str):
+def test_an_unknown_variant_is_refused(name: str):
     with pytest.raises(UserError, match=r"task\.variants: "):
         Variant(name)
 
 
-def test_what_cannot_be_computed_says_why():
+def test_an_unavailable_variant_has_a_reason():
     volume_model, _ = volumes()
     image_model, _ = images()
     assert Variant("fp16").why_not(volume_model, CPU) == "16-mixed needs a GPU"
@@ -114,17 +114,17 @@ def test_what_cannot_be_computed_says_why():
 
 def test_flops_are_those_of_the_convolutions():
     model = MonaiVAE((4, 4), input_channels=1, z_dim=2, channels=(3,), num_res_units=0)
-    found = flops(
+    counts = flops(
         BareStep(model, ELBOLoss(), {"image": torch.rand(5, 1, 4, 4)}, Variant("fp32"), CPU)
     )
     # 5 samples: 3x3 convolutions from and to 2x2 pixels (4x4 when transposed), two heads from 12
     # features to 2 latents, and a linear layer back.
     convolutions = 2 * 5 * (4 * 3 * 9 + 4 * 3 * 9)
     linear = 2 * 5 * 3 * 12 * 2
-    assert found["forward"] == convolutions + linear
+    assert counts["forward"] == convolutions + linear
     # On the way back each costs as much for its input and for its weights, but the first
     # convolution, whose input is the image and needs no gradient.
-    assert found["training"] == 3 * found["forward"] - 2 * 5 * 4 * 3 * 9
+    assert counts["training"] == 3 * counts["forward"] - 2 * 5 * 4 * 3 * 9
 
 
 @pytest.mark.slow

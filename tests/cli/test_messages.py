@@ -1,4 +1,4 @@
-"""What is refused is one sentence with the cure, and the name that was probably meant."""
+"""Errors of the command line are a sentence with the cure and the most similar name."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ..conftest import TINY_MRI, Door
         ("dataset.root_dir=${HOME}/data", "${oc.env:HOME}"),
     ],
 )
-def test_a_slip_is_met_with_the_name_that_was_meant(
+def test_a_typing_mistake_is_answered_with_the_right_name(
     argument: str, message: str, door: Door, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert door(*TINY_MRI, argument, "run_dir=run") == 1
@@ -34,14 +34,14 @@ def test_a_slip_is_met_with_the_name_that_was_meant(
     assert "Traceback" not in shown
 
 
-def test_a_logger_that_is_put_deeper_is_used_all_the_same(
+def test_a_nested_logger_is_used(
     door: Door, phantoms: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     once = (*TINY_MRI, phantoms, "train.max_epochs=1", "~task.then", "run_dir=run")
     assert door(*once, "+logger@logger.more=tensorboard") == 0, "".join(capfd.readouterr())
 
 
-def test_the_nearest_name_is_one_that_begins_alike_or_is_spelled_alike() -> None:
+def test_the_nearest_name_begins_alike_or_is_spelled_alike() -> None:
     assert nearest("16", ["32-true", "16-mixed"]) == "16-mixed"
     assert nearest("zdim", ["depth", "z_dim"]) == "z_dim"
     assert nearest("weather", ["depth", "z_dim"]) is None

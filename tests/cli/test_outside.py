@@ -1,4 +1,4 @@
-"""A package that vaelab knows nothing of, with one annealing schedule, wherever a run may go."""
+"""A package unknown to vaelab, with an annealing schedule, in runs, sweeps and searches."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def remembered(run: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("by", ["--config-dir x", "--config-dir=x", "-cd x", "hydra.searchpath"])
-def test_its_configs_are_found_and_remembered(
+def test_its_configs_are_found_and_saved_with_the_run(
     by: str, configs: Path, door: Door, phantoms: str, tmp_path: Path
 ) -> None:
     named = {
@@ -91,7 +91,7 @@ def test_a_package_is_a_place_of_configs_too(
     assert door("resume=run", "train.max_epochs=2") == 0
 
 
-def test_a_run_goes_on_and_is_judged_without_being_told_again(
+def test_a_run_is_resumed_and_evaluated_without_naming_the_package_again(
     configs: Path, door: Door, phantoms: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     workers = ("dataset.num_workers=1",)
@@ -102,7 +102,7 @@ def test_a_run_goes_on_and_is_judged_without_being_told_again(
     assert remembered(tmp_path / "run") == [str(configs)]
     assert (tmp_path / "run" / "metrics.json").is_file()
 
-    # Its configs are gone, and are named again where they are now.
+    # After the configs have moved, their new folder has to be named.
     moved = tmp_path / "moved"
     shutil.move(configs, moved)
     for arguments in (["resume=run"], ["task=evaluate", "run_dir=run"]):
@@ -116,7 +116,7 @@ def test_a_run_goes_on_and_is_judged_without_being_told_again(
     assert remembered(tmp_path / "run") == [str(moved)]
 
 
-def test_a_folder_that_is_not_there_is_one_sentence(
+def test_a_missing_folder_is_an_error_of_one_sentence(
     door: Door, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for more in ([], ["--help"]):
@@ -142,7 +142,7 @@ def test_it_is_swept(
     sweep = ("-m", *launcher, "--config-dir", str(configs), "annealing=linear,step")
     assert door(*sweep, *ONCE, phantoms, "hydra.sweep.dir=sweep") == 0
     assert remembered(tmp_path / "sweep" / "annealing=step") == [str(configs)]
-    # One of its jobs is a run like any other.
+    # A job is resumed like any other run.
     assert door("resume=sweep/annealing=step", "train.max_epochs=2") == 0
 
 

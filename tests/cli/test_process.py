@@ -39,7 +39,7 @@ runpy.run_module("vaelab.run", run_name="__main__")
 @pytest.mark.parametrize(
     "module", ["hydra", "omegaconf", "vaelab.cli.job", "torch", "lightning", "vaelab.assembly"]
 )
-def test_sigterm_while_it_starts_up_says_that_nothing_has_begun(module: str, tmp_path: Path):
+def test_sigterm_during_start_up_is_reported_as_nothing_has_begun(module: str, tmp_path: Path):
     code = STOPPED_AT_AN_IMPORT.format(module=module, arguments=CHECK)
     ended = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -49,7 +49,7 @@ def test_sigterm_while_it_starts_up_says_that_nothing_has_begun(module: str, tmp
     assert not list(tmp_path.glob("outputs/*/config_resolved.yaml"))
 
 
-def test_sigterm_while_the_parts_are_built_leaves_a_run_that_says_so(tmp_path: Path):
+def test_sigterm_while_the_parts_are_built_leaves_an_interrupted_run(tmp_path: Path):
     code = STOPPED_AT_AN_IMPORT.format(module="pydantic", arguments=(*CHECK, "run_dir=run"))
     ended = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -61,7 +61,7 @@ def test_sigterm_while_the_parts_are_built_leaves_a_run_that_says_so(tmp_path: P
     assert status.state == "interrupted"
 
 
-def test_a_run_goes_on_without_standard_streams(tmp_path: Path):
+def test_a_run_works_without_standard_streams(tmp_path: Path):
     command = f'exec "{sys.executable}" -m vaelab.run "$@" <&- >&- 2>&-'
     ended = subprocess.run(
         ["sh", "-c", command, "sh", *CHECK, "run_dir=run"], cwd=tmp_path, check=False
@@ -70,7 +70,7 @@ def test_a_run_goes_on_without_standard_streams(tmp_path: Path):
     status = read_status(tmp_path / "run")
     assert status is not None
     assert status.state == "done"
-    # Not one that the console took for its own.
+    # The log is complete, and not mixed up with the console's stream.
     assert "everything is in" in (tmp_path / "run" / "train.log").read_text("utf-8")
 
 
@@ -87,7 +87,7 @@ def test_help_is_shown_in_any_encoding(encoding: str):
     assert b"annealing=linear" in ended.stdout
 
 
-def test_runs_begun_at_one_time_have_folders_of_their_own(tmp_path: Path):
+def test_runs_that_begin_at_the_same_time_have_different_folders(tmp_path: Path):
     folders: list[Path] = []
     wanted = tmp_path / "outputs" / "now"
     threads = [

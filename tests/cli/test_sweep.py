@@ -1,4 +1,4 @@
-"""Sweeps that are run again: what is done is skipped, what was cut off goes on."""
+"""Sweeps that are run again: finished jobs are skipped, interrupted ones resumed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TRAIN_ONLY = (*TINY_MRI, "~task.then")
 
 @pytest.fixture
 def work(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Jobs that note their config instead of training; their value is ``train.kl_beta``."""
+    """Jobs record their config instead of training; their value is ``train.kl_beta``."""
     done: list[dict[str, Any]] = []
 
     def note(config: RunConfig) -> float:
@@ -93,7 +93,7 @@ def test_a_sweep_over_nothing_has_one_job():
     assert job_folder(["model.z_dim=8"], []) == "job"
 
 
-# --- Again
+# --- The same command again
 
 
 def test_the_same_command_skips_what_is_done_and_adds_what_is_new(
@@ -141,7 +141,7 @@ def test_the_recipe_sweeps_beta_and_annealing_and_leaves_the_rest_to_the_user(
     assert len(work) == 12
 
 
-def test_another_fixed_value_is_another_sweep_and_it_says_which(
+def test_another_fixed_value_is_another_sweep_and_the_log_names_it(
     door: Door, work: list[Any], capfd: pytest.CaptureFixture[str]
 ):
     assert door("-m", "train.kl_beta=1,2") == 0
@@ -271,15 +271,15 @@ def test_on_error_stop_begins_no_further_job(door: Door, work: list[Any]):
     ],
     ids=["on_error", "what a recipe varies", "model and data", "what Hydra itself refuses"],
 )
-def test_what_is_wrong_is_told_before_any_job(
+def test_an_impossible_sweep_is_refused_before_any_job(
     door: Door, work: list[Any], capfd: pytest.CaptureFixture[str],
     arguments: tuple[str, ...], words: list[str],
 ):  # fmt: skip
     assert door("-m", *arguments) == 1
-    told = capfd.readouterr().err
+    message = capfd.readouterr().err
     for word in words:
-        assert word in told
-    assert "Warning" not in told
+        assert word in message
+    assert "Warning" not in message
     assert not work
 
 
@@ -288,13 +288,13 @@ def test_jobs_that_cannot_be_run_are_listed_before_the_first_begins(
 ):
     sweep = ("-m", "model=resnet3d_vae,monai_vae", "train.max_epochs=2,many", "++model.depth=3")
     assert door(*sweep) == 1
-    told = capfd.readouterr().err
-    assert "3 of 4 jobs cannot be run, and none has begun" in told
-    assert "\n  - model=resnet3d_vae train.max_epochs=many: train.max_epochs=many: " in told
-    assert "\n  - model=monai_vae train.max_epochs=many: train.max_epochs=many: " in told
+    message = capfd.readouterr().err
+    assert "3 of 4 jobs cannot be run, and none has begun" in message
+    assert "\n  - model=resnet3d_vae train.max_epochs=many: train.max_epochs=many: " in message
+    assert "\n  - model=monai_vae train.max_epochs=many: train.max_epochs=many: " in message
     job = "model=monai_vae train.max_epochs=2"
-    assert f"\n  - {job}: model.depth=3: MonaiVAE takes only" in told
-    assert "Traceback" not in told
+    assert f"\n  - {job}: model.depth=3: MonaiVAE takes only" in message
+    assert "Traceback" not in message
     assert not work
     assert not Path("multirun_sweeps").exists()
 
@@ -312,7 +312,7 @@ def test_a_job_that_was_cut_off_is_resumed(door: Door, work: list[dict[str, Any]
 @pytest.mark.parametrize(
     ("error", "code"), [(Interrupted("SIGTERM"), EXIT_INTERRUPTED), (KeyboardInterrupt(), 130)]
 )
-def test_an_interruption_ends_the_sweep_and_says_how_to_go_on(
+def test_an_interruption_ends_the_sweep_and_names_the_command_that_resumes(
     door: Door,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
@@ -378,7 +378,7 @@ def test_a_run_that_is_refused_leaves_the_status_of_the_one_that_is_there(
 
 @pytest.fixture
 def occupied() -> Iterator[Callable[[Path], None]]:
-    """Has another process work in a folder."""
+    """Lets another process lock a folder."""
     processes: list[subprocess.Popen[str]] = []
 
     def occupy(folder: Path) -> None:
@@ -403,7 +403,7 @@ def occupied() -> Iterator[Callable[[Path], None]]:
         process.communicate()
 
 
-def test_two_processes_do_not_work_in_one_folder(
+def test_two_processes_do_not_use_one_folder(
     door: Door,
     work: list[Any],
     occupied: Callable[[Path], None],
@@ -449,10 +449,10 @@ def weights(run_dir: Path) -> dict[str, torch.Tensor]:
     return state
 
 
-def assert_same_run(one: Path, two: Path) -> None:
-    a, b = (read_history(path / "logs" / "metrics.csv") for path in (one, two))
+def assert_same_run(run_dir: Path, other: Path) -> None:
+    a, b = (read_history(path / "logs" / "metrics.csv") for path in (run_dir, other))
     assert a == b
-    a, b = weights(one), weights(two)
+    a, b = weights(run_dir), weights(other)
     assert a.keys() == b.keys()
     assert all(torch.equal(a[key], b[key]) for key in a)
 
@@ -469,7 +469,7 @@ def test_a_job_of_a_sweep_equals_the_same_run_alone(
     alone = ("annealing=constant", "train.deterministic=false", "run_dir=alone")
     assert door(*TRAIN_ONLY, phantoms, *alone) == 0
     assert_same_run(last, Path("alone"))
-    # Sums and weights do not know in which folder they were made; nor does a logger leak.
+    # Sums and weights do not depend on the folder, and the logs of the two runs are separate.
     assert "alone" not in (last / "train.log").read_text()
 
 
@@ -501,7 +501,7 @@ def test_jobs_in_processes_of_their_own_end_in_the_same_table(
     assert states(folder) == ["skipped", "failed"]
 
 
-def test_an_interrupted_job_concerns_itself_alone_unless_the_user_stopped_the_sweep(
+def test_an_interrupted_job_does_not_stop_the_sweep_unless_the_user_did(
     tmp_path: Path,
 ) -> None:
     attempt = Attempt(tmp_path, "a1", on_error="continue")

@@ -1,4 +1,4 @@
-"""A config is data: it may only name what is ours to call."""
+"""A config may only name targets of vaelab and those that the user allows."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from ..conftest import TINY_MRI, Door
         "os.system",
         "builtins.eval",
         "torch.load",
-        "vaelabel.models.Mine",  # a name that only begins like ours
-        "vaelab.atomic.os.system",  # ours imports it, and does not define it
+        "vaelabel.models.Mine",  # another package whose name begins alike
+        "vaelab.atomic.os.system",  # imported there, not defined
         "vaelab.atomic.shutil.rmtree",
         "lightning.pytorch.loggers.CSVLogger",  # where there is no logger
         42,
         "",
     ],
 )
-def test_a_target_that_is_not_ours_is_refused_wherever_it_stands(target: Any):
+def test_another_target_is_refused_anywhere_in_a_config(target: Any):
     config = {"task": {"then": [{"a": {"_target_": target, "command": "touch hacked"}}]}}
     with pytest.raises(UserError, match=r"^task\.then\.0\.a\._target_=.*VAELAB_ALLOWED_TARGETS"):
         check_targets(config)
 
 
-def test_nothing_is_imported_to_find_that_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_refused_target_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "trap.py").write_text("open('sprung', 'w')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -47,7 +47,7 @@ def test_nothing_is_imported_to_find_that_out(tmp_path: Path, monkeypatch: pytes
     assert not Path("sprung").exists()
 
 
-def test_ours_pass_and_so_do_lightnings_loggers():
+def test_targets_of_vaelab_and_lightnings_loggers_are_accepted():
     check_targets({"model": {"_target_": "vaelab.models.conv2d.Conv2dVAE"}})
     check_targets({"logger": {"a": {"_target_": "lightning.pytorch.loggers.MLFlowLogger"}}})
 
@@ -64,7 +64,7 @@ def test_a_user_allows_more_in_the_environment_and_not_in_the_config(
         check_targets({"model": {"_target_": "collectionsplus.Counter"}})
 
 
-def test_a_typing_mistake_in_a_target_is_one_sentence():
+def test_a_typing_mistake_in_a_target_is_an_error_of_one_sentence():
     with pytest.raises(UserError, match=r"model\._target_=vaelab\.models\.conv3d\.Conv3dVAE"):
         check_targets({"model": {"_target_": "vaelab.models.conv3d.Conv3dVAE"}})
 
@@ -90,7 +90,7 @@ class Half:
     assert parameters(f"{name}.Half") is None  # any key is taken
 
 
-def test_the_saved_config_of_somebody_else_runs_no_program(
+def test_a_manipulated_saved_config_runs_no_program(
     door: Door,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -63,10 +63,10 @@ def typed(argument: str, sweep: bool = False) -> Override:
 @example("dataset.root_dir", "'a' and 'b'", False)
 @example("dataset.root_dir", "choice(a)", False)
 @example("dataset.root_dir", " a ", False)
-def test_any_path_is_what_was_typed(key: str, path: str, sweep: bool):
+def test_any_path_is_read_as_typed(key: str, path: str, sweep: bool):
     override = typed(f"{key}={path}", sweep)
     number = path.replace(".", "").replace("/", "").isdigit()
-    if not (number and key.startswith("task.")):  # told when the task checks what it is given
+    if not (number and key.startswith("task.")):  # refused when the task checks its arguments
         assert override.value() == path
     assert override.key_or_group == key
     assert typed_path(as_typed([f"{key}={path}"], [CONF])[0].partition("=")[2]) == path
@@ -92,7 +92,7 @@ def test_what_is_quoted_for_hydra_stays_as_it_is(value: str, meant: Any):
     assert typed(f"dataset.root_dir={value}").value() == meant
 
 
-def test_an_interpolation_stays_one():
+def test_an_interpolation_is_kept():
     assert typed("dataset.cache_dir=${run_dir}/a (1)").value() == "${run_dir}/a (1)"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from vaelab.anomaly.scores import KL, CentralResidual, Fused, SmoothedResidual
-from vaelab.evaluation.calibrating import describe_score
+from vaelab.evaluation.kept import describe_score
 
 from ..conftest import TINY_XRAY, Door
 

@@ -10,6 +10,7 @@ import torch
 
 from vaelab.anomaly.detector import Prediction
 from vaelab.errors import UserError
+from vaelab.evaluation.baselines import Baselines
 from vaelab.evaluation.localisation import (
     MAX_RECORDS,
     ChosenThreshold,
@@ -18,6 +19,7 @@ from vaelab.evaluation.localisation import (
     Part,
     choose_parts,
 )
+from vaelab.metrics.bootstrap import Estimate
 
 MASKS = np.zeros((2, 10, 10), np.uint8)  # two images, of which
 MASKS[0, 2:4, 2:7] = 1  # the first has a lesion of 10 pixels of its 100,
@@ -30,17 +32,22 @@ Images = list[tuple[np.ndarray, np.ndarray]]
 
 
 def judge(choosing: Images, judging: Images) -> Localisation | None:
+    patients = {name: name for name in map(str, range(100))}
+    names = iter(patients)
+
     def heard(listener: ChosenThreshold | LocalisedLesions, images: Images) -> None:
         for maps, masks in images:
             heat = torch.tensor(maps, dtype=torch.float32)
             prediction = Prediction(heat, heat, heat, None, shows_score=True)
-            listener.add({"mask": torch.tensor(masks)[:, None]}, prediction)
+            batch = {"mask": torch.tensor(masks)[:, None], "image": heat[:, None]}
+            listener.add(batch | {"id": [next(names) for _ in maps]}, prediction)
 
-    chosen = ChosenThreshold(Part("test_full", [0, 1], "half"))
-    lesions = LocalisedLesions(Part("test_full", [2, 3], "the other half"), chosen)
+    baselines = Baselines(patients, ["x-ray"])
+    chosen = ChosenThreshold(Part("test_full", [0, 1], "half"), baselines)
+    lesions = LocalisedLesions(Part("test_full", [2, 3], "the other half"), chosen, patients)
     heard(chosen, choosing)
     heard(lesions, judging)
-    return lesions.result("evidence")
+    return lesions.result("evidence", num_resamples=10, seed=0)
 
 
 def judged(choosing: np.ndarray, maps: np.ndarray) -> Localisation:
@@ -54,6 +61,7 @@ def test_a_perfect_map_scores_one():
     assert (found.average_precision, found.average_precision_bracket) == (1, (1, 1))
     assert (found.dice, found.dice_where_chosen) == (1, 1)
     assert (found.detection_rate, found.false_positives_per_image) == (1, 0)
+    assert found.average_precision_per_image == found.pointing_game == Estimate(1, 1, 1)
     assert (found.unit, found.map, found.threshold_from) == ("pixel", "evidence", "half")
 
 
@@ -63,6 +71,9 @@ def test_a_blind_map_scores_the_share_of_lesion_pixels():
     assert found.average_precision == found.lesion_share == SHARE
     assert found.flagged_share == 1  # so every lesion is found, and that says nothing
     assert found.dice == pytest.approx(2 * SHARE / (1 + SHARE))
+    assert found.average_precision_per_image.value == pytest.approx(SHARE)
+    assert found.pointing_game.value == pytest.approx(SHARE)  # of all largest pixels, so many hit
+    assert found.baselines["blind"] == found.own
 
 
 def test_a_backwards_map_is_no_better_than_a_blind_one():

@@ -11,6 +11,7 @@ import pytest
 from vaelab.errors import UserError
 from vaelab.evaluation.diagnostics import AggregatePosterior, KLParts, LogLikelihood
 from vaelab.evaluation.localisation import Localisation
+from vaelab.evaluation.map_tally import MapFigures
 from vaelab.evaluation.predictions import ErrorWithin
 from vaelab.evaluation.results import (
     Decisions,
@@ -19,6 +20,7 @@ from vaelab.evaluation.results import (
     ObjectiveSums,
     Reconstruction,
 )
+from vaelab.evaluation.shift_alarm import ShiftAlarm
 from vaelab.metrics.bootstrap import Estimate
 from vaelab.metrics.detection import Detection
 from vaelab.metrics.probes import Probe, Probes
@@ -51,10 +53,12 @@ MUCH = Evaluation(
         0.9, 0.8, 0.7, 0.6, {"normal": 4, "sick": 2}, {}, {"auroc": (0.8, 1.0)}
     ),
     detection_by_group={"virus": DETECTION},
-    decisions=Decisions(0.05, 9, None, 0.0, (0.0, 0.0), 0.0, 0.0),
+    decisions=Decisions(0.05, "9 images", 9, None, 0.0, (0.0, 0.0), 0.0, 0.0),
+    shift=ShiftAlarm("9 images", 3, 0.01, {"scores": 0.002}, True, True),
     localisation=Localisation(
         "pixel", "half", 3, "the other half", 3, "evidence of Fused", 0.4, (0.39, 0.41), 0.1, 0.3,
-        0.35, 2.0, 0.2, 5, 4, 0.8, None,
+        0.35, 2.0, 0.2, 5, 4, 0.8, None, 3, Estimate(0.5, 0.4, 0.6), Estimate(0.3, 0.0, 0.6),
+        {"blind": MapFigures(0.1, Estimate(0.1, 0.1, 0.1), Estimate(0.1, 0.1, 0.1), 0.2)},
     ),
 )  # fmt: skip
 
@@ -70,7 +74,8 @@ def test_the_keys_of_the_file() -> None:
     content = json.loads(json.dumps(MUCH.to_json()))
     assert list(content) == [
         "weights", "score", "samples", "reconstruction", "objective", "latent", "tumour", "probes",
-        "detection", "detection_all", "detection_by_group", "decisions", "localisation",
+        "detection", "detection_all", "detection_by_group", "decisions", "shift",
+        "localisation",
     ]  # fmt: skip
     assert content["reconstruction"] == {
         "mse": 0.5, "mse_per_channel": {"t1c": 0.5}, "psnr_db_per_channel": {"t1c": None},

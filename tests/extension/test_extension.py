@@ -209,6 +209,23 @@ def test_a_score_with_gradients_judges_and_shows(lab: Lab, door: Door, tmp_path:
 
 
 @pytest.mark.slow
+def test_of_parts_from_outside_what_can_be_exported_is_and_the_rest_is_named(
+    lab: Lab, door: Door, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnxruntime", reason="pip install 'vaelab[export]'")
+    pytest.importorskip("onnxscript", reason="pip install 'vaelab[export]'")
+    quick = ("train.max_epochs=1", "~task.then", "run_dir=run")
+    assert lab("model=broadcast", "objective=total_correlation", "score=gradient", *quick) == 0
+    assert door("task=export", "run_dir=run") == 0, capfd.readouterr().out
+    folder = tmp_path / "run" / "export"
+    about = json.loads((folder / "export.json").read_text())
+    assert about["graphs"]["network"]["outputs"] == ["x_hat", "mu", "logvar", "z"]
+    assert (folder / "network.onnx").is_file()
+    assert "GradientScore needs gradients" in about["not_exported"]["detector"]
+    assert not list(folder.glob("detector*"))
+
+
+@pytest.mark.slow
 def test_a_task_with_a_loop_of_its_own_is_resumed(
     lab: Lab, door: Door, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -57,9 +57,9 @@ def test_a_rotated_shifted_scaled_copy_is_the_same_space(measure: Measure) -> No
 
 @pytest.mark.parametrize("measure", MEASURES)
 def test_independent_spaces_agree_by_chance_alone(measure: Measure) -> None:
-    found = [measure(space(seed), space(seed + 100), ONCE)[0] for seed in range(20)]
-    assert -0.2 < np.mean(found) < 0.1  # alignment scores below zero what it fitted in vain
-    assert max(found) < 0.3
+    values = [measure(space(seed), space(seed + 100), ONCE)[0] for seed in range(20)]
+    assert -0.2 < np.mean(values) < 0.1  # alignment scores below zero what it fitted in vain
+    assert max(values) < 0.3
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -72,33 +72,33 @@ def test_a_noisy_copy_is_in_between_and_more_noise_is_less_agreement(measure: Me
 
 @pytest.mark.parametrize("measure", MEASURES)
 def test_more_units_than_subjects_do_not_make_independent_spaces_agree(measure: Measure) -> None:
-    one, other = space(0, SUBJECTS, 200), space(1, SUBJECTS, 200)
-    assert measure(one, other, ONCE)[0] < 0.2
+    a, b = space(0, SUBJECTS, 200), space(1, SUBJECTS, 200)
+    assert measure(a, b, ONCE)[0] < 0.2
 
 
 @pytest.mark.parametrize("measure", MEASURES)
 def test_the_measure_does_not_depend_on_which_space_comes_first(measure: Measure) -> None:
-    one, other = space(0), rotated(space(0) + space(1))
-    assert measure(one, other, ONCE)[0] == pytest.approx(measure(other, one, ONCE)[0])
+    a, b = space(0), rotated(space(0) + space(1))
+    assert measure(a, b, ONCE)[0] == pytest.approx(measure(b, a, ONCE)[0])
 
 
 @pytest.mark.parametrize("measure", MEASURES)
 def test_resamples_scatter_around_the_value(measure: Measure) -> None:
     weights = patient_weights([str(i) for i in range(SUBJECTS)], 200, seed=0)
-    found = measure(space(0), space(0) + space(1), weights)
-    assert found.shape == (201,)
-    low, high = np.percentile(found[1:], (1, 99))
-    assert low < found[0] < high
-    assert 0.01 < found[1:].std() < 0.2
+    values = measure(space(0), space(0) + space(1), weights)
+    assert values.shape == (201,)
+    low, high = np.percentile(values[1:], (1, 99))
+    assert low < values[0] < high
+    assert 0.01 < values[1:].std() < 0.2
 
 
 def test_a_variance_shared_by_half_is_explained_by_half() -> None:
     # b = a + noise of a's variance: of b's variance half is a; of a's, projected on b, half too.
     scale = np.array([3.0, 2.0])
     draw = np.random.default_rng(0)
-    one = draw.normal(size=(4000, 2)) * scale
-    other = one + draw.normal(size=(4000, 2)) * scale
-    assert aligned_r2(one, other, np.ones((1, 4000)), 0)[0] == pytest.approx(0.5, abs=0.03)
+    a = draw.normal(size=(4000, 2)) * scale
+    b = a + draw.normal(size=(4000, 2)) * scale
+    assert aligned_r2(a, b, np.ones((1, 4000)), 0)[0] == pytest.approx(0.5, abs=0.03)
 
 
 def test_as_many_components_are_aligned_as_hold_the_variance_and_subjects_allow() -> None:
@@ -109,20 +109,20 @@ def test_as_many_components_are_aligned_as_hold_the_variance_and_subjects_allow(
 
 
 def test_the_rank_correlation_is_spearmans() -> None:
-    one, other = space(0), space(0) + space(1)
+    a, b = space(0), space(0) + space(1)
     upper = np.triu_indices(SUBJECTS, 1)
-    expected = spearmanr(distances(one)[upper], distances(other)[upper]).statistic
-    assert distance_rank_correlation(one, other, ONCE)[0] == pytest.approx(expected)
+    expected = spearmanr(distances(a)[upper], distances(b)[upper]).statistic
+    assert distance_rank_correlation(a, b, ONCE)[0] == pytest.approx(expected)
 
 
 def test_shared_neighbours_are_counted_beyond_chance() -> None:
     # On a line 0 1 10 11 everyone's nearest is its twin. In the other space 1 has moved to 12:
     # 0 → 10, 1 → 11, 10 → 11, 11 → 1 or 10 (the first of two at 1). One of four agrees: 10's.
-    one = np.array([[0.0], [1.0], [10.0], [11.0]])
-    other = np.array([[0.0], [12.0], [10.0], [11.0]])
+    a = np.array([[0.0], [1.0], [10.0], [11.0]])
+    b = np.array([[0.0], [12.0], [10.0], [11.0]])
     share, chance = 1 / 4, 1 / 3
-    found = neighbour_agreement(one, other, np.ones((1, 4)), neighbours=1)[0]
-    assert found == pytest.approx((share - chance) / (1 - chance))
+    values = neighbour_agreement(a, b, np.ones((1, 4)), neighbours=1)[0]
+    assert values == pytest.approx((share - chance) / (1 - chance))
 
 
 def test_debiased_alignment_agrees_with_the_definition_of_unbiased_hsic() -> None:
@@ -135,8 +135,8 @@ def test_debiased_alignment_agrees_with_the_definition_of_unbiased_hsic() -> Non
         return float((np.trace(k @ other) + both - crossed) / (n * (n - 3)))
 
     a, b = space(0), space(0) + space(1)
-    k, other = a @ a.T, b @ b.T
-    expected = hsic(k, other) / np.sqrt(hsic(k, k) * hsic(other, other))
+    gram_a, gram_b = a @ a.T, b @ b.T
+    expected = hsic(gram_a, gram_b) / np.sqrt(hsic(gram_a, gram_a) * hsic(gram_b, gram_b))
     assert linear_cka(a, b, ONCE)[0] == pytest.approx(expected)
 
 

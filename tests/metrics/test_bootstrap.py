@@ -28,14 +28,14 @@ def test_a_scan_drawn_twice_makes_no_pair_with_itself() -> None:
 def test_the_interval_of_a_mean_is_two_standard_errors_wide_on_each_side() -> None:
     numbers = np.random.default_rng(0).normal(size=400)
     weights = patient_weights([str(i) for i in range(400)], 4000, seed=1)
-    found = interval(over_scans(numbers, weights) / weights.sum(1))
-    assert found.value == pytest.approx(numbers.mean())
+    estimate = interval(over_scans(numbers, weights) / weights.sum(1))
+    assert estimate.value == pytest.approx(numbers.mean())
     half = 1.96 * numbers.std() / 20
-    assert found.low == pytest.approx(numbers.mean() - half, abs=0.01)
-    assert found.high == pytest.approx(numbers.mean() + half, abs=0.01)
+    assert estimate.low == pytest.approx(numbers.mean() - half, abs=0.01)
+    assert estimate.high == pytest.approx(numbers.mean() + half, abs=0.01)
 
 
 def test_resamples_without_a_value_are_left_out() -> None:
-    found = interval(np.array([1.0, np.nan, 2.0, 2.0]))
-    assert (found.value, found.low, found.high) == (1, 2, 2)
+    estimate = interval(np.array([1.0, np.nan, 2.0, 2.0]))
+    assert (estimate.value, estimate.low, estimate.high) == (1, 2, 2)
     assert np.isnan(interval(np.array([1.0, np.nan])).low)

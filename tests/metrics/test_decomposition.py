@@ -21,49 +21,49 @@ def mean_kl(mu: Tensor, logvar: Tensor) -> float:
 
 
 def test_a_collapsed_posterior_spends_nothing() -> None:
-    found = kl_decomposition(torch.zeros(20, 3), torch.zeros(20, 3), seeded())
-    assert tuple(found) == pytest.approx((0, 0, 0), abs=1e-12)
+    terms = kl_decomposition(torch.zeros(20, 3), torch.zeros(20, 3), seeded())
+    assert tuple(terms) == pytest.approx((0, 0, 0), abs=1e-12)
 
 
-def test_posteriors_that_do_not_overlap_tell_the_sample_and_no_more_than_that() -> None:
+def test_without_overlap_of_posteriors_mutual_information_is_log_n() -> None:
     mu = 100.0 * torch.arange(8)[:, None]  # 100 standard deviations apart
-    found = kl_decomposition(mu, torch.zeros(8, 1), seeded(), draws=10)
-    assert found.mutual_information == pytest.approx(math.log(8), abs=1e-9)
-    assert found.total_correlation == pytest.approx(0, abs=1e-9)  # one unit
+    terms = kl_decomposition(mu, torch.zeros(8, 1), seeded(), draws=10)
+    assert terms.mutual_information == pytest.approx(math.log(8), abs=1e-9)
+    assert terms.total_correlation == pytest.approx(0, abs=1e-9)  # one unit
 
 
-def test_two_units_that_say_the_same_share_all_they_say() -> None:
+def test_two_units_that_encode_the_same_have_a_total_correlation_of_log_n() -> None:
     # Both units are a mixture of 8 modes, which agree: H(z1) + H(z2) - H(z1, z2) = log 8, as each
     # single entropy has the mode's log 8 and the joint one has it once.
     mu = (100.0 * torch.arange(8)[:, None]).expand(8, 2)
-    found = kl_decomposition(mu, torch.zeros(8, 2), seeded(), draws=10)
-    assert found.total_correlation == pytest.approx(math.log(8), abs=1e-9)
+    terms = kl_decomposition(mu, torch.zeros(8, 2), seeded(), draws=10)
+    assert terms.total_correlation == pytest.approx(math.log(8), abs=1e-9)
 
 
 def test_units_on_a_grid_are_independent() -> None:
     # Two modes in each of two units, in all four combinations: q(z) factorises.
     mu = torch.tensor([[0.0, 0.0], [0.0, 100.0], [100.0, 0.0], [100.0, 100.0]])
-    found = kl_decomposition(mu, torch.zeros(4, 2), seeded(), draws=10)
-    assert found.total_correlation == pytest.approx(0, abs=1e-9)
-    assert found.mutual_information == pytest.approx(math.log(4), abs=1e-9)
+    terms = kl_decomposition(mu, torch.zeros(4, 2), seeded(), draws=10)
+    assert terms.total_correlation == pytest.approx(0, abs=1e-9)
+    assert terms.mutual_information == pytest.approx(math.log(4), abs=1e-9)
 
 
 def test_one_posterior_for_all_costs_only_its_distance_from_the_prior() -> None:
     # N(1, 1) against N(0, 1) in five units: 5 · ½ nats, none of it about the sample.
-    found = kl_decomposition(torch.ones(50, 5), torch.zeros(50, 5), seeded(), draws=400)
-    assert found.mutual_information == pytest.approx(0, abs=1e-9)
-    assert found.total_correlation == pytest.approx(0, abs=1e-9)
-    assert found.dimension_wise_kl == pytest.approx(2.5, abs=0.06)  # sd sqrt(5) / sqrt(20000)
+    terms = kl_decomposition(torch.ones(50, 5), torch.zeros(50, 5), seeded(), draws=400)
+    assert terms.mutual_information == pytest.approx(0, abs=1e-9)
+    assert terms.total_correlation == pytest.approx(0, abs=1e-9)
+    assert terms.dimension_wise_kl == pytest.approx(2.5, abs=0.06)  # sd sqrt(5) / sqrt(20000)
 
 
 def test_the_three_terms_add_up_to_the_mean_kl() -> None:
     draw = seeded()
     mu = torch.randn(40, 6, generator=draw)
     logvar = torch.randn(40, 6, generator=draw) - 1
-    found = kl_decomposition(mu, logvar, draw, draws=500)
+    terms = kl_decomposition(mu, logvar, draw, draws=500)
     # The draw of each z has a standard deviation of a few nats: 20000 draws leave 0.02.
-    assert found.total == pytest.approx(mean_kl(mu, logvar), abs=0.1)
-    assert min(found) > 0
+    assert terms.total == pytest.approx(mean_kl(mu, logvar), abs=0.1)
+    assert min(terms) > 0
 
 
 def test_many_samples_are_worked_through_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,9 +60,9 @@ def test_the_squared_error_is_a_gaussian_of_variance_one_half() -> None:
 def test_under_the_true_posterior_every_weight_is_the_likelihood_itself() -> None:
     draw = torch.Generator().manual_seed(0)
     x = draw_x(draw)
-    found = log_weights(x, *true_posterior(x), k=3, draw=draw)
+    weights = log_weights(x, *true_posterior(x), k=3, draw=draw)
     expected = log_marginal(x).double()[:, None].expand(6, 3)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(weights, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_under_another_posterior_the_bound_is_below_and_rises_towards_it() -> None:
@@ -70,11 +70,11 @@ def test_under_another_posterior_the_bound_is_below_and_rises_towards_it() -> No
     x = draw_x(draw)
     mu, logvar = true_posterior(x)
     weights = log_weights(x, mu + 0.3, logvar + 0.5, k=20_000, draw=draw)
-    one = weights.mean(1)  # the mean of K = 1 bounds is the ELBO
+    elbo = weights.mean(1)  # the mean of K = 1 bounds is the ELBO
     ten = importance_weighted_bound(weights.reshape(-1, 10)).reshape(6, -1).mean(1)
     all_of_them = importance_weighted_bound(weights)
     truth = log_marginal(x).double()
-    assert (one < ten).all()
+    assert (elbo < ten).all()
     assert (ten < truth).all()
     torch.testing.assert_close(all_of_them, truth, rtol=0, atol=0.05)
 

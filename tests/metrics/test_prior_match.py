@@ -30,7 +30,7 @@ def test_variance_within_and_between_posteriors_adds_up() -> None:
     assert covariance_distance(mu, logvar) == pytest.approx(1.5)
 
 
-def test_units_that_say_the_same_are_seen_off_the_diagonal() -> None:
+def test_units_that_encode_the_same_have_a_covariance() -> None:
     # Variance 1 each and covariance 1 between: two entries of 1 off the diagonal.
     mu = torch.tensor([[1.0, 1.0], [-1.0, -1.0]]) / math.sqrt(2)
     assert covariance_distance(mu, torch.full((2, 2), -100.0)) == pytest.approx(math.sqrt(2))
@@ -39,9 +39,9 @@ def test_units_that_say_the_same_are_seen_off_the_diagonal() -> None:
 def test_mmd_of_four_points_by_hand() -> None:
     # One unit: k = 2 / (2 + d²). Within {0, 1}: k(1) = ⅔; within {2, 4}: k(2) = ⅓;
     # between: d = 2, 4, 1, 3 → ⅓, 1/9, ⅔, 2/11, mean 0.3232.
-    one, other = torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0], [4.0]])
+    a, b = torch.tensor([[0.0], [1.0]]), torch.tensor([[2.0], [4.0]])
     between = (1 / 3 + 1 / 9 + 2 / 3 + 2 / 11) / 4
-    assert mmd_squared(one, other) == pytest.approx(2 / 3 + 1 / 3 - 2 * between)
+    assert mmd_squared(a, b) == pytest.approx(2 / 3 + 1 / 3 - 2 * between)
 
 
 def test_mmd_of_equal_distributions_scatters_around_zero_and_of_shifted_ones_does_not() -> None:

@@ -21,8 +21,8 @@ def test_in_one_dimension_it_is_the_one_way_icc_of_the_papers_example() -> None:
 
 
 def test_repeats_that_agree_are_perfect() -> None:
-    one = np.arange(5.0)
-    assert space_icc(np.stack([one, one], 1)[..., None], np.ones((1, 5)))[0] == 1
+    points = np.arange(5.0)
+    assert space_icc(np.stack([points, points], 1)[..., None], np.ones((1, 5)))[0] == 1
 
 
 def test_the_icc_of_a_space_is_the_share_of_variance_between_subjects() -> None:
@@ -62,12 +62,12 @@ def test_scans_of_a_patient_at_opposite_ends_are_backwards() -> None:
     assert same_patient_auroc(points, names, np.ones((1, 4)))[0] == 0
 
 
-def test_a_space_that_does_not_know_the_patient_is_at_one_half() -> None:
+def test_a_space_independent_of_the_patient_is_at_one_half() -> None:
     points = np.random.default_rng(0).normal(size=(400, 3))
     names = np.array([f"p{i // 2}" for i in range(400)])
-    found = same_patient_auroc(points, names, patient_weights(list(names), 100, 0))
-    assert found[0] == pytest.approx(0.5, abs=0.06)
-    assert np.percentile(found[1:], 2.5) < 0.5 < np.percentile(found[1:], 97.5)
+    auroc = same_patient_auroc(points, names, patient_weights(list(names), 100, 0))
+    assert auroc[0] == pytest.approx(0.5, abs=0.06)
+    assert np.percentile(auroc[1:], 2.5) < 0.5 < np.percentile(auroc[1:], 97.5)
 
 
 def test_a_space_where_all_is_one_point_is_at_one_half() -> None:
@@ -75,5 +75,5 @@ def test_a_space_where_all_is_one_point_is_at_one_half() -> None:
     assert same_patient_auroc(np.zeros((4, 2)), names, np.ones((1, 4)))[0] == 0.5
 
 
-def test_without_a_second_scan_there_is_nothing_to_say() -> None:
+def test_without_a_second_scan_the_result_is_nan() -> None:
     assert np.isnan(same_patient_auroc(np.eye(3), patients("a", "b", "c"), np.ones((1, 3)))).all()

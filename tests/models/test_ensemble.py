@@ -25,20 +25,20 @@ def images(count: int) -> Tensor:
     return torch.rand(count, 1, 32, 32, generator=torch.Generator().manual_seed(1))
 
 
-def test_evaluation_averages_what_all_members_reconstruct() -> None:
+def test_evaluation_averages_the_reconstructions_of_all_members() -> None:
     vae, x = ensemble().eval(), images(4)
     alone = [member(x) for member in vae.members]
     output = vae(x)
-    assert torch.allclose(output.x_hat, sum(one.x_hat for one in alone) / 3)
-    assert torch.equal(output.mu, torch.cat([one.mu for one in alone], 1))
+    assert torch.allclose(output.x_hat, sum(output.x_hat for output in alone) / 3)
+    assert torch.equal(output.mu, torch.cat([output.mu for output in alone], 1))
     assert vae.z_dim == output.mu.shape[1] == 9
 
 
 def test_its_kl_is_the_sum_of_its_members() -> None:
     vae, x = ensemble().eval(), images(4)
     output = vae(x)
-    each = [kl_divergence(*member.encode(x)) for member in vae.members]
-    assert torch.allclose(kl_divergence(output.mu, output.logvar), torch.stack(each).sum(0))
+    member_kl = [kl_divergence(*member.encode(x)) for member in vae.members]
+    assert torch.allclose(kl_divergence(output.mu, output.logvar), torch.stack(member_kl).sum(0))
 
 
 def test_members_start_from_different_weights() -> None:

@@ -1,4 +1,4 @@
-"""What a report card promises: one scale for all, the right slice, any name."""
+"""Report cards: a common scale, the right slice, any name."""
 
 from pathlib import Path
 
@@ -16,11 +16,16 @@ from vaelab.report.style import HEAT
 SOURCE = "99.5th percentile of healthy images"
 
 
-def _card(heatmaps: np.ndarray, ids: list[str] | None = None, scale: float = 1.0) -> Figure:
+def _card(
+    heatmaps: np.ndarray,
+    ids: list[str] | None = None,
+    scale: float = 1.0,
+    masks: np.ndarray | None = None,
+) -> Figure:
     count = len(heatmaps)
     grey = np.full(heatmaps.shape, 0.5)
     names = ids or [f"id{n}" for n in range(count)]
-    return report_card(grey, grey, heatmaps, scale, names, [0.5] * count, "Card", SOURCE)
+    return report_card(grey, grey, heatmaps, scale, masks, names, [0.5] * count, "Card", SOURCE)
 
 
 def _card_3d(volumes: np.ndarray, segs: np.ndarray | None, score: float = 1.0) -> Figure:
@@ -164,6 +169,16 @@ def test_the_tumour_is_outlined_in_every_row_where_it_is_drawn(tmp_path: Path):
         assert path.vertices.min(axis=0).tolist() == [0.5, 0.5]
         assert path.vertices.max(axis=0).tolist() == [2.5, 2.5]
     save_figure(figure, tmp_path / "card.png", dpi=40)
+
+
+def test_a_lesion_of_an_image_is_outlined_where_it_is():
+    masks = np.zeros((1, 12, 14), int)
+    masks[0, 3:5, 6:9] = 1
+    for axes in _card(np.zeros((1, 12, 14)), masks=masks).axes[:3]:
+        ((path,),) = (outline.get_paths() for outline in axes.findobj(ContourSet))
+        # columns 6 to 8, rows 3 and 4; half a pixel round
+        assert path.vertices.min(axis=0).tolist() == [5.5, 2.5]
+        assert path.vertices.max(axis=0).tolist() == [8.5, 4.5]
 
 
 def test_a_volume_is_shown_with_anterior_at_the_top():

@@ -1,4 +1,4 @@
-"""What the pictures and the page of a comparison promise."""
+"""Figures and page of a comparison of runs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ from vaelab.report.comparison_figures import (
 )
 from vaelab.report.comparison_page import Cell, Heading, Winner, write_comparison
 
-from .test_report_page import HOSTILE, Browser, _Page, browser  # noqa: F401  # a fixture
+from .browser import Browser
+from .pages import HOSTILE, Page
 
 POINTS = [
     RatePoint("a", "linear", 0.5, 8.0, 20.0),
@@ -185,19 +186,13 @@ def write(path: Path, **changes: Any) -> Path:
 
 def test_the_page_is_one_file_without_addresses(tmp_path: Path):
     png = save_figure(annealing_figure([Schedule("linear", 1.0, [0, 1])]), tmp_path / "a.png")
-    page = _Page(write(tmp_path, figures={"Annealing": png.read_bytes()}))
-    addresses = [
-        value
-        for _, attributes in page.elements
-        for key, value in attributes.items()
-        if key in ("src", "href", "srcset", "action", "poster", "data")
-    ]
-    assert len(addresses) == 2
-    assert all(str(address).startswith("data:") for address in addresses)
+    page = Page(write(tmp_path, figures={"Annealing": png.read_bytes()}))
+    assert len(page.addresses()) == 2
+    assert all(address.startswith("data:") for address in page.addresses())
 
 
 def test_markup_in_names_reasons_and_warnings_is_inert(tmp_path: Path):
-    page = _Page(write(tmp_path, title=HOSTILE, warnings=[HOSTILE], summary={HOSTILE: HOSTILE}))
+    page = Page(write(tmp_path, title=HOSTILE, warnings=[HOSTILE], summary={HOSTILE: HOSTILE}))
     assert len(page.all("script")) == 1
     assert not [image for image in page.all("img") if image.get("src") == "x"]
     assert all("onerror" not in attributes for _, attributes in page.elements)
@@ -219,7 +214,7 @@ ORDER = "return [...document.querySelectorAll('#runs tbody th')].map(h => h.text
 CLICK = "document.querySelectorAll('#runs thead button')[{}].click();"
 
 
-def test_a_browser_opens_the_page_and_sorts_it(browser: Browser, tmp_path: Path):  # noqa: F811
+def test_a_browser_opens_the_page_and_sorts_it(browser: Browser, tmp_path: Path):
     browser.open(write(tmp_path))
     assert browser.run(CLICK.format(1) + ORDER) == ["run 10", "run 2", HOSTILE]  # by number
     assert browser.run(CLICK.format(1) + ORDER) == ["run 2", "run 10", HOSTILE]  # unknown last

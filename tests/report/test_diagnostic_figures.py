@@ -1,4 +1,4 @@
-"""Pictures of diagnostics draw what they are given, and fit on the page."""
+"""Figures of diagnostics show their numbers and fit on the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the figures promise: the right way up, honest scales, whole files, no pyplot."""
+"""Figures: orientation, scales, files written whole, no pyplot."""
 
 import subprocess
 import sys
@@ -258,7 +258,8 @@ from vaelab.report.card import report_card
 from vaelab.report.canvas import save_figure
 from vaelab.report.training_figures import learning_curves
 x = np.zeros((1, 8, 8))
-save_figure(report_card(x, x, x, 1.0, ["a"], [0.0], "t", "s"), {str(tmp_path / "a.png")!r}, dpi=40)
+card = report_card(x, x, x, 1.0, None, ["a"], [0.0], "t", "s")
+save_figure(card, {str(tmp_path / "a.png")!r}, dpi=40)
 save_figure(learning_curves({{"train/loss": [2.0, 1.0]}}), {str(tmp_path / "b.png")!r}, dpi=40)
 assert "matplotlib.pyplot" not in sys.modules
 assert not Gcf.figs

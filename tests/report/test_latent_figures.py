@@ -1,4 +1,4 @@
-"""Claims about pictures of a latent space."""
+"""Figures of a latent space."""
 
 from __future__ import annotations
 

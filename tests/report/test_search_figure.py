@@ -1,4 +1,4 @@
-"""What the picture of a search promises."""
+"""The figure of a hyperparameter search."""
 
 from __future__ import annotations
 

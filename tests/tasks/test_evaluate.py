@@ -63,6 +63,23 @@ def test_all_test_images_and_the_balanced_split_are_judged(door: Door, run_dir: 
     assert all(("PNEUMONIA" in row["id"]) == (row["label"] == "1") for row in rows)
 
 
+def test_detection_is_judged_within_the_columns_that_the_dataset_names(
+    door: Door, run_dir: Path, tmp_path: Path
+):
+    with (run_dir / "splits" / "test_full.csv").open(newline="") as file:
+        records = list(csv.DictReader(file))
+    table = tmp_path / "images.csv"
+    rows = [f"{r['id']},{'AP' if r['label'] == '1' else 'PA'}" for r in records]
+    table.write_text("\n".join(["id,view", *rows]))
+    groups = ("dataset.groups=[view]", f"dataset.groups_table={table}", "task.num_resamples=20")
+    assert door("task=evaluate", f"run_dir={run_dir}", *groups) == 0
+    view = metrics_of(run_dir)["detection_within"]["view"]
+    assert view["label_alone"] == 1  # every sick image is AP, and no normal one
+    assert view["groups"]["AP"] == {"normal": 0, "sick": 6, "auroc": None}
+    assert door("task=report", f"run_dir={run_dir}", "task.max_cases=2") == 0
+    assert "at least as good as the score: view alone" in (run_dir / "report.html").read_text()
+
+
 def test_decisions_are_calibrated_on_patients_set_aside_for_it(door: Door, run_dir: Path):
     assert door("task=evaluate", f"run_dir={run_dir}", "task.alpha=0.5") == 0
     with (run_dir / "splits" / "calibration.csv").open(newline="") as file:
@@ -70,6 +87,13 @@ def test_decisions_are_calibrated_on_patients_set_aside_for_it(door: Door, run_d
     calibration = json.loads((run_dir / "calibration.json").read_text())
     assert calibration["count"] == len(patients)  # one image of each
     assert calibration["score"] == "SquaredError"
+    assert len(calibration["seen"]["latents"]) == len(patients)
+    shift = metrics_of(run_dir)["shift"]
+    own = f"{len(patients)} normal images of the run's own calibration split"
+    assert (shift["calibration"], shift["alarm"], shift["enough_images"]) == (own, False, False)
+    with (run_dir / "splits" / "test_full.csv").open(newline="") as file:
+        normal = {row["patient"] for row in csv.DictReader(file) if row["label"] == "0"}
+    assert shift["images"] == len(normal)  # the sick ones are not compared
     decisions = metrics_of(run_dir)["decisions"]
     n = len(patients)
     assert decisions["expected_false_alarm_rate"] == (n + 1) // 2 / (n + 1)
@@ -91,12 +115,20 @@ def test_x_rays_with_masks_are_judged_by_pixel_on_half_of_the_test_patients(
     assert found["lesions"] > 0
     assert door("task=report", f"run_dir={run_dir}", "task.max_cases=2") == 0
     page = (run_dir / "report.html").read_text()
+    assert set(found["baselines"]) == {
+        "blind", "fixed centre weight", "bright x-ray", "dark x-ray",
+        "average mask of other patients", "the run's own map of another patient",
+    }  # fmt: skip
+    blind = found["baselines"]["blind"]
+    assert blind["average_precision"] == pytest.approx(found["lesion_share"])
     for row in (
+        *found["baselines"],
+        "Do the maps show lesions?",
         "Pixel average precision",
         "Dice (threshold from half of the test patients)",
         "Lesions found",
     ):
-        assert row in page
+        assert row.replace("'", "&#39;") in page
 
 
 def test_x_rays_without_masks_are_not_judged_by_pixel(
@@ -117,6 +149,8 @@ def test_volumes_with_a_segmentation_are_judged_by_voxel(door: Door, run_3d: Pat
     assert (found["unit"], found["threshold_from"]) == ("voxel", "train split")
     assert (found["judged_on"], found["judged_images"]) == ("val split", metrics["samples"])
     assert found["lesions"] > 0
+    for name in ("t1c", "t1n", "t2f", "t2w"):
+        assert {f"bright {name}", f"dark {name}"} <= set(found["baselines"])
 
 
 def test_the_fused_score_is_fitted_before_it_judges(door: Door, run_dir: Path):

@@ -214,6 +214,18 @@ def test_a_subject_gets_a_map_that_lies_on_its_own_files(
         assert values[head].mean() > 1.5 * values[~head].mean()
 
 
+@pytest.mark.parametrize(
+    ("score", "shown"),
+    [("squared_error", "evidence of SquaredError"), ("kl", "|x − x̂|, since KL has no place")],
+)
+def test_what_maps_show_is_said(
+    door: Door, run_2d: Path, pictures: Path, score: str, shown: str
+) -> None:
+    assert predict(door, run_2d, f"'{pictures / 'A' / '1.png'}'", f"score={score}") == 0
+    said = json.loads((run_2d / "predictions" / "predictions.json").read_text())
+    assert said["maps_show"] == shown
+
+
 def test_a_task_without_inputs_is_not_built() -> None:
     for inputs in (None, "", []):
         with pytest.raises(UserError, match=r"task\.inputs is not set"):

@@ -77,7 +77,7 @@ class Numbers(NumberDataModule):
         ({"names": ("a", "b")}, "channel_names name the channels of an image"),
     ],
 )
-def test_a_dataset_that_breaks_a_promise_is_told_which(
+def test_a_dataset_that_breaks_a_promise_is_refused_by_name(
     changes: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     with pytest.raises(BrokenPromise, match=words):

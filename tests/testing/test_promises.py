@@ -168,7 +168,7 @@ BROKEN_MODELS = [
 
 
 @pytest.mark.parametrize("broken", BROKEN_MODELS, ids=lambda broken: broken.words)
-def test_a_model_that_breaks_a_promise_is_told_which(broken: Broken) -> None:
+def test_a_model_that_breaks_a_promise_is_refused_by_name(broken: Broken) -> None:
     with pytest.raises(BrokenPromise, match=broken.words):
         check_model(broken.part, torch.randn(3, 1, 4, 4))
 
@@ -200,7 +200,7 @@ BROKEN_OBJECTIVES = [
 
 
 @pytest.mark.parametrize("broken", BROKEN_OBJECTIVES, ids=lambda broken: broken.words)
-def test_an_objective_that_breaks_a_promise_is_told_which(broken: Broken) -> None:
+def test_an_objective_that_breaks_a_promise_is_refused_by_name(broken: Broken) -> None:
     x, mu = torch.randn(3, 1, 4, 4), torch.randn(3, 2)
     output = VAEOutput(torch.randn_like(x), mu, torch.zeros_like(mu))
     with pytest.raises(BrokenPromise, match=broken.words):
@@ -223,12 +223,12 @@ BROKEN_SCORES = [
 
 
 @pytest.mark.parametrize("broken", BROKEN_SCORES, ids=lambda broken: broken.words)
-def test_a_score_that_breaks_a_promise_is_told_which(broken: Broken) -> None:
+def test_a_score_that_breaks_a_promise_is_refused_by_name(broken: Broken) -> None:
     with pytest.raises(BrokenPromise, match=broken.words):
         check_score(broken.part, linear_vae(), torch.randn(4, 1, 4, 4))
 
 
-def test_a_schedule_that_misses_its_target_is_told() -> None:
+def test_a_schedule_that_misses_its_target_is_refused() -> None:
     class Late(Linear):
         ramp_epochs = 1
 
@@ -236,7 +236,7 @@ def test_a_schedule_that_misses_its_target_is_told() -> None:
         check_annealing(Late(kl_beta=1.0, kl_annealing_epochs=10))
 
 
-def test_an_optimiser_that_goes_up_is_told() -> None:
+def test_an_optimiser_that_goes_up_is_refused() -> None:
     from vaelab.training.optimizer import Optimized
 
     def up(parameters: Any, epochs: int) -> Optimized:
@@ -246,7 +246,7 @@ def test_an_optimiser_that_goes_up_is_told() -> None:
         check_optimizer(up)
 
 
-def test_a_task_that_declares_what_cannot_be_is_told() -> None:
+def test_a_task_that_has_impossible_declarations_is_refused() -> None:
     class Odd(Task):
         """Odd."""
 

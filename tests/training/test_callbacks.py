@@ -1,4 +1,4 @@
-"""What happens around the training step, seen in runs of a few epochs on a handful of samples."""
+"""Callbacks of every training, in runs of a few epochs on five samples."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader
 
-from vaelab.models.encoder_decoder import EncoderDecoderVAE
 from vaelab.models.vae import VAE
 from vaelab.objective.annealing import Constant
 from vaelab.training.callbacks import (
@@ -26,43 +25,17 @@ from vaelab.training.callbacks import (
 from vaelab.training.checkpoint import load_checkpoint, load_weights, weights_in
 from vaelab.training.module import VAELitModule
 
-from .conftest import lit_module
+from .conftest import Flat, flat_vae, lit_module, quiet_trainer
 
 Drawn = tuple[str, np.ndarray, np.ndarray, str]
-
-
-class Flat(Dataset[dict[str, Any]]):
-    """Sample n is an image of value n, named like a subject."""
-
-    def __init__(self, size: int = 5) -> None:
-        self.size = size
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": torch.full((1, 4, 4), float(index)), "id": f"site_a/subject{index}"}
-
-
-def tiny_vae() -> VAE:
-    """Two latent units whose mean is the image's mean value: both vary over ``Flat``."""
-    torch.manual_seed(0)
-    decoder = nn.Sequential(nn.Linear(2, 16), nn.Unflatten(1, (1, 4, 4)))
-    vae = EncoderDecoderVAE(encoder=nn.Flatten(), decoder=decoder, features=16, z_dim=2)
-    nn.init.constant_(vae.mu_head.weight, 1 / 16)
-    return vae
 
 
 def fit(
     *callbacks: Callback, epochs: int, model: VAE | None = None, lr: float = 1e-3, **changes: Any
 ) -> L.Trainer:
-    trainer = L.Trainer(
-        accelerator="cpu", max_epochs=epochs, logger=False, num_sanity_val_steps=0,
-        enable_progress_bar=False, enable_model_summary=False, callbacks=list(callbacks),
-        **({"enable_checkpointing": False} | changes),
-    )  # fmt: skip
+    trainer = quiet_trainer(*callbacks, max_epochs=epochs, **changes)
     loader = DataLoader(Flat(), batch_size=2)
-    trainer.fit(lit_module(model or tiny_vae(), Constant(1.0), lr), loader, loader)
+    trainer.fit(lit_module(model or flat_vae(), Constant(1.0), lr), loader, loader)
     return trainer
 
 
@@ -87,13 +60,13 @@ class Draw:
 def test_more_samples_than_a_batch_holds_are_counted_over_batches() -> None:
     draw = Draw()  # 3 samples, 2 a batch
     fit(ReconstructionSnapshots("recon", 1, 3, draw), epochs=1)
-    assert draw.paths == [f"recon/epoch_0/0{n}_subject{n}.png" for n in range(3)]
+    assert draw.paths == [f"recon/epoch_0/0{n}_patient{n}.png" for n in range(3)]
 
 
 def test_pictures_come_every_second_epoch_starting_with_the_first() -> None:
     draw = Draw()
     fit(ReconstructionSnapshots("recon", 2, 1, draw), epochs=5)
-    assert draw.paths == [f"recon/epoch_{epoch}/00_subject0.png" for epoch in (0, 2, 4)]
+    assert draw.paths == [f"recon/epoch_{epoch}/00_patient0.png" for epoch in (0, 2, 4)]
 
 
 def test_no_more_pictures_than_samples() -> None:
@@ -110,13 +83,13 @@ def test_a_zero_switches_the_pictures_off(every: int, samples: int) -> None:
 
 
 def test_a_picture_shows_the_image_beside_what_the_network_makes_of_it() -> None:
-    draw, vae = Draw(), tiny_vae()
+    draw, vae = Draw(), flat_vae()
     fit(ReconstructionSnapshots("recon", 1, 2, draw), epochs=1, model=vae)
     _, image, x_hat, title = draw.drawn[1]
     assert np.array_equal(image, np.full((1, 4, 4), 1.0))  # sample 1 is flat at 1
     expected = vae.eval()(torch.full((1, 1, 4, 4), 1.0)).x_hat[0].detach().numpy()
     np.testing.assert_allclose(x_hat, expected, rtol=1e-5, atol=1e-6)
-    assert title == "site_a/subject1, epoch 0"
+    assert title == "site_a/patient1, epoch 0"
 
 
 # --- best weights
@@ -153,7 +126,7 @@ def test_the_best_epoch_is_kept_whether_it_is_the_last_or_the_first(
         assert torch.equal(kept[name], weight), name
     in_checkpoint = weights_in(load_checkpoint(checkpoint.best_model_path))
     assert all(torch.equal(kept[name], weight) for name, weight in in_checkpoint.items())
-    load_weights(tiny_vae(), path)
+    load_weights(flat_vae(), path)
 
 
 # --- the seed of the noise
@@ -168,7 +141,7 @@ class Noise(Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Look without taking."""
+        """Draw without advancing the generator."""
         state = torch.get_rng_state()
         self.drawn.append(float(torch.rand(())))
         torch.set_rng_state(state)

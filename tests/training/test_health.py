@@ -1,4 +1,4 @@
-"""A run that goes wrong is stopped or warned about, in time and by name."""
+"""A failing run is stopped, or a warning names what is wrong, before time is lost."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from .conftest import Flat, fit
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_voxel_that_is_not_finite_names_its_batch_and_the_data(value: float) -> None:
     with pytest.raises(UserError) as refusal:
-        fit(StepHealth(40), train=Flat(subject3=value), epochs=2)
+        fit(StepHealth(40), train=Flat({3: value}), epochs=2)
     message = str(refusal.value)
     assert message.startswith("epoch 0, batch 1, step 1: image, recon, ")
-    assert "not finite in the batch of subject2, subject3" in message
+    assert "not finite in the batch of site_a/patient2, site_a/patient3" in message
     assert "the data hold NaN or infinite values" in message
 
 
-def test_one_in_validation_is_found_too() -> None:
+def test_a_value_that_is_not_finite_in_validation_is_named_too() -> None:
     with pytest.raises(UserError) as refusal:
-        fit(StepHealth(40), val=Flat(subject4=math.nan))
+        fit(StepHealth(40), val=Flat({4: math.nan}))
     assert "epoch 0, validation batch 2: image" in str(refusal.value)
-    assert "the batch of subject4" in str(refusal.value)
+    assert "the batch of site_a/patient4" in str(refusal.value)
 
 
-def test_weights_that_explode_are_told_from_bad_data() -> None:
+def test_a_diverging_training_is_distinguished_from_bad_data() -> None:
     with pytest.raises(UserError) as refusal:
         fit(StepHealth(40), lr=1e30, epochs=3)
     assert "image" not in str(refusal.value)
@@ -60,12 +60,12 @@ class Batches(Callback):
 
 
 @pytest.mark.parametrize(("every", "begun"), [(1, 1), (2, 2), (50, 3)])  # three batches an epoch
-def test_batches_looked_at_together_still_name_the_first_bad_one_and_before_the_epochs_end(
+def test_batches_that_are_checked_together_name_the_first_bad_batch_before_the_epochs_end(
     every: int, begun: int
 ) -> None:
     batches = Batches()
     with pytest.raises(UserError, match="epoch 0, batch 0, step 0: image"):
-        fit(StepHealth(40, every), batches, train=Flat(subject0=math.nan), epochs=2)
+        fit(StepHealth(40, every), batches, train=Flat({0: math.nan}), epochs=2)
     assert batches.count == begun
 
 
@@ -73,7 +73,7 @@ def test_batches_looked_at_together_still_name_the_first_bad_one_and_before_the_
 
 
 class Scaler:
-    """GradScaler as far as it matters: halves when told that gradients overflow."""
+    """The part of GradScaler that matters here; ``overflows`` says which steps overflow."""
 
     def __init__(self, overflows: list[bool], scale: float = 8.0) -> None:
         self.overflows = iter(overflows)
@@ -107,11 +107,12 @@ class Logged(Callback):
     """Keeps what an epoch has logged about the scale."""
 
     def __init__(self) -> None:
-        self.epochs: list[tuple[float, float]] = []
+        self.epochs: list[tuple[float, ...]] = []
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        found = trainer.callback_metrics
-        self.epochs.append((float(found["train/grad_scale"]), float(found["train/skipped_steps"])))
+        metrics = trainer.callback_metrics
+        names = ("train/grad_scale", "train/skipped_steps")
+        self.epochs.append(tuple(float(metrics[name]) for name in names))
 
 
 def mixed(overflows: list[bool]) -> dict[str, Any]:
@@ -131,7 +132,7 @@ def test_as_many_skipped_steps_as_are_allowed_are_allowed() -> None:
     fit(StepHealth(3), epochs=2, **mixed([True, True, True, False, True, True]))
 
 
-def test_more_in_a_row_over_an_epochs_end_too_stop_the_run() -> None:
+def test_more_skipped_steps_in_a_row_stop_the_run_even_across_epochs() -> None:
     with pytest.raises(UserError) as refusal:
         fit(StepHealth(3), epochs=2, **mixed([False, True, True, True, True, False]))
     message = str(refusal.value)
@@ -140,7 +141,7 @@ def test_more_in_a_row_over_an_epochs_end_too_stop_the_run() -> None:
     assert "at a scale of 0.5" in message
 
 
-def test_pytorchs_own_scaler_halves_on_overflow_and_is_seen_without_waiting() -> None:
+def test_pytorchs_own_scaler_halves_on_overflow_and_its_scale_is_read_without_waiting() -> None:
     scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
     weight = nn.Parameter(torch.ones(1))
     optimiser = torch.optim.AdamW([weight], fused=True)

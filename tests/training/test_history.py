@@ -19,6 +19,8 @@ from vaelab.atomic import NoSpaceError
 from vaelab.runs.history import read_history, truncate_history
 from vaelab.training.history import CSVHistory, LogEpoch
 
+from .conftest import quiet_trainer
+
 
 def write(path: Path, text: str) -> Path:
     """A CSV file from lines that are indented in the test."""
@@ -28,14 +30,14 @@ def write(path: Path, text: str) -> Path:
 
 
 def log(folder: Path, step: int, **metrics: float) -> None:
-    """One row by a logger of its own, as a run that was just started or resumed has it."""
+    """A row from a new logger, as in a run that was just started or resumed."""
     logger = CSVHistory(folder)
     logger.log_metrics(metrics, step=step)
     logger.save()
 
 
 class Steps(L.LightningModule):
-    """Logs the epoch it is in, so that a row tells who wrote it; Lightning's own way too."""
+    """Logs the current epoch, through ``LogEpoch`` and by Lightning itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -210,7 +212,7 @@ def test_a_write_that_finds_no_room_leaves_the_rows_before_it(
 
 
 class Seen(Callback):
-    """What stands in the log at the moment at which a checkpoint is saved."""
+    """The content of the log whenever a checkpoint is saved."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -224,11 +226,9 @@ class Seen(Callback):
 def test_the_whole_row_of_an_epoch_is_there_before_its_checkpoint(tmp_path: Path) -> None:
     loader: DataLoader[Tensor] = DataLoader(torch.ones(3, 1))  # type: ignore[arg-type]
     seen = Seen(tmp_path / "logs" / "metrics.csv")
-    trainer = L.Trainer(
-        accelerator="cpu", max_epochs=2, logger=CSVHistory(tmp_path / "logs"),
-        enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1,
-        num_sanity_val_steps=0,
-        callbacks=[ModelCheckpoint(tmp_path, save_on_train_epoch_end=True), LogEpoch(), seen],
+    trainer = quiet_trainer(
+        ModelCheckpoint(tmp_path, save_on_train_epoch_end=True), LogEpoch(), seen,
+        max_epochs=2, logger=CSVHistory(tmp_path / "logs"), enable_checkpointing=True,
     )  # fmt: skip
     trainer.fit(Steps(), loader, loader)
     assert [history["epoch"] for history in seen.epochs] == [[0], [0, 1]]
@@ -242,11 +242,7 @@ def test_a_resumed_training_keeps_the_rows_before_it(tmp_path: Path) -> None:
     loader: DataLoader[Tensor] = DataLoader(torch.ones(2, 1))  # type: ignore[arg-type]
 
     def train(epochs: int, **fit: Any) -> L.Trainer:
-        trainer = L.Trainer(
-            accelerator="cpu", max_epochs=epochs, logger=CSVHistory(tmp_path / "logs"),
-            enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-            log_every_n_steps=1, num_sanity_val_steps=0,
-        )  # fmt: skip
+        trainer = quiet_trainer(max_epochs=epochs, logger=CSVHistory(tmp_path / "logs"))
         trainer.fit(Steps(), loader, loader, **fit)
         return trainer
 

@@ -25,7 +25,7 @@ from vaelab.training.latent_health import (
 )
 from vaelab.training.module import VAELitModule
 
-from .conftest import Flat, fit, tiny_vae
+from .conftest import Flat, fit, flat_vae
 
 
 def early() -> LatentHealth:
@@ -35,7 +35,7 @@ def early() -> LatentHealth:
 
 def collapsed_vae() -> VAE:
     """Every image is given the same posterior mean."""
-    vae = tiny_vae()
+    vae = flat_vae()
     nn.init.zeros_(vae.mu_head.weight)
     return vae
 
@@ -51,12 +51,6 @@ class Shrinking(Callback):
         weight = pl_module.model.mu_head.weight.data
         weight.fill_(1 / 16)
         weight[self.active[trainer.current_epoch] :] = 0
-
-
-def vae_of_30() -> VAE:
-    torch.manual_seed(0)
-    decoder = nn.Sequential(nn.Linear(30, 16), nn.Unflatten(1, (1, 4, 4)))
-    return EncoderDecoderVAE(encoder=nn.Flatten(), decoder=decoder, features=16, z_dim=30)
 
 
 def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -94,20 +88,20 @@ def test_a_collapse_is_counted_and_said_once(caplog: pytest.LogCaptureFixture) -
 
 def test_the_warning_comes_before_the_last_unit_is_idle(caplog: pytest.LogCaptureFixture) -> None:
     active = [30, 25, 20, 10, 3, 1, 0]
-    fit(early(), Shrinking(active), epochs=len(active), model=vae_of_30())
+    fit(early(), Shrinking(active), epochs=len(active), model=flat_vae(30))
     (sentence,) = warnings_in(caplog)
     assert sentence.startswith("epoch 4: 3 of 30 latent units vary over the validation samples, 30")
 
 
 def test_units_that_are_few_but_stay_are_no_collapse(caplog: pytest.LogCaptureFixture) -> None:
     active = [1, 1, 2, 2, 3]
-    fit(early(), Shrinking(active), epochs=len(active), model=vae_of_30())
+    fit(early(), Shrinking(active), epochs=len(active), model=flat_vae(30))
     assert warnings_in(caplog) == []
 
 
 def test_some_units_falling_idle_are_no_collapse(caplog: pytest.LogCaptureFixture) -> None:
     active = [30, 25, 12, 8, 5]
-    fit(early(), Shrinking(active), epochs=len(active), model=vae_of_30())
+    fit(early(), Shrinking(active), epochs=len(active), model=flat_vae(30))
     assert warnings_in(caplog) == []
 
 
@@ -140,14 +134,14 @@ def test_a_resumed_run_remembers_how_many_units_there_were_and_that_it_has_warne
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     first, second, third = early(), early(), early()
-    fit(first, Shrinking([30]), epochs=1, model=vae_of_30())
+    fit(first, Shrinking([30]), epochs=1, model=flat_vae(30))
     few = [3] * (WARM_UP_EPOCHS + 1)
     second.load_state_dict(first.state_dict())
-    fit(second, Shrinking(few), epochs=len(few), model=vae_of_30())
+    fit(second, Shrinking(few), epochs=len(few), model=flat_vae(30))
     (sentence,) = warnings_in(caplog)
     assert "3 of 30 latent units vary over the validation samples, 30 did" in sentence
     third.load_state_dict(second.state_dict())
-    fit(third, Shrinking(few), epochs=len(few), model=vae_of_30())
+    fit(third, Shrinking(few), epochs=len(few), model=flat_vae(30))
     assert warnings_in(caplog) == [sentence]
 
 

@@ -1,6 +1,6 @@
-"""The training step: what is logged is the exact sum over an epoch, at the beta of the epoch.
+"""The training step logs exact sums over an epoch, at the beta of the epoch.
 
-The network here is frozen in all but name, so that every number can be derived by hand: its
+The network here hardly changes, so that every number can be derived by hand: its
 posterior mean is 1 and its log-variance 0 for each of two latent units, whatever the image, and
 its reconstruction is 0. A sample of 16 pixels of value v then costs
 
@@ -19,7 +19,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from vaelab.errors import UserError
 from vaelab.models.conv2d import Conv2dVAE
@@ -32,12 +32,12 @@ from vaelab.objective.elbo import compute_elbo
 from vaelab.training.checkpoint import OBJECTIVE, weights_in
 from vaelab.training.optimizer import Optimized
 
-from .conftest import lit_module
+from .conftest import Flat, lit_module, quiet_trainer
 
 TINY = 1e-12  # a learning rate: one step of AdamW moves a weight by about as much
 
 # Five samples of 16 pixels, of values 1 to 5, two at a time: batches of 2, 2 and 1.
-VALUES = (1.0, 2.0, 3.0, 4.0, 5.0)
+SAMPLES = Flat({n: n + 1.0 for n in range(5)})
 RECON = 16 * (1 + 4 + 9 + 16 + 25)  # = 880
 KL = 5 * 1.0
 
@@ -57,16 +57,6 @@ class Frozen(EncoderDecoderVAE):
         return mu
 
 
-class Flat(Dataset[dict[str, Any]]):
-    """Images of one value each."""
-
-    def __len__(self) -> int:
-        return len(VALUES)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": torch.full((1, 4, 4), VALUES[index]), "id": f"flat{index}"}
-
-
 class History(Callback):
     """Keeps the metrics of every epoch."""
 
@@ -78,18 +68,11 @@ class History(Callback):
         self.epochs.append({name: float(v) for name, v in trainer.callback_metrics.items()})
 
 
-def quiet_trainer(**changes: Any) -> L.Trainer:
-    return L.Trainer(
-        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, **changes,
-    )  # fmt: skip
-
-
 def fit(annealing: Annealing, epochs: int, batch_size: int = 2) -> list[dict[str, float]]:
     """Metrics of each epoch; training and validation see the same five samples."""
     history = History()
-    trainer = quiet_trainer(max_epochs=epochs, callbacks=[history])
-    loader = DataLoader(Flat(), batch_size=batch_size)
+    trainer = quiet_trainer(history, max_epochs=epochs)
+    loader = DataLoader(SAMPLES, batch_size=batch_size)
     trainer.fit(lit_module(Frozen(), annealing, lr=TINY), loader, loader)
     return history.epochs
 
@@ -151,8 +134,8 @@ def test_exactly_these_names_are_logged(rising: list[dict[str, float]]) -> None:
 
 def test_every_epoch_at_a_real_learning_rate_lowers_the_loss() -> None:
     history = History()
-    trainer = quiet_trainer(max_epochs=5, callbacks=[history])
-    loader = DataLoader(Flat(), batch_size=2)
+    trainer = quiet_trainer(history, max_epochs=5)
+    loader = DataLoader(SAMPLES, batch_size=2)
     # 15 steps of 0.01 take x_hat from 0 to about 0.5, well short of the best constant, 3.
     trainer.fit(lit_module(Frozen(), Constant(0.0), lr=0.01), loader, loader)
     losses = [epoch["val/recon"] for epoch in history.epochs]
@@ -191,11 +174,8 @@ class Rates(Callback):
 
 def rates(epochs: int, **changes: Any) -> list[float]:
     seen = Rates()
-    trainer = L.Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-        num_sanity_val_steps=0, max_epochs=epochs, callbacks=[seen], enable_checkpointing=False,
-    )  # fmt: skip
-    loader = DataLoader(Flat(), batch_size=5)
+    trainer = quiet_trainer(seen, max_epochs=epochs)
+    loader = DataLoader(SAMPLES, batch_size=5)
     module = lit_module(Frozen(), Constant(0.0), lr=1.0, lr_final=0.2)
     trainer.fit(module, loader, loader, **changes)
     return seen.rates
@@ -207,11 +187,11 @@ def test_the_learning_rate_falls_along_half_a_cosine_to_its_final_share() -> Non
     assert rates(4) == pytest.approx([1.0, 0.2 + half, 0.6, 1.0 - half])
 
 
-def test_a_run_that_goes_on_for_longer_does_not_raise_its_rate_to_the_start_again(
+def test_a_run_that_is_resumed_for_more_epochs_does_not_raise_its_rate_again(
     tmp_path: Path,
 ) -> None:
     trainer = quiet_trainer(max_epochs=4)
-    loader = DataLoader(Flat(), batch_size=5)
+    loader = DataLoader(SAMPLES, batch_size=5)
     trainer.fit(lit_module(Frozen(), Constant(0.0), lr=1.0, lr_final=0.2), loader, loader)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     went_on = rates(8, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
@@ -244,7 +224,7 @@ def test_channels_last_changes_the_layout_and_not_the_loss(
             if isinstance(part, CONVOLUTIONS) and max(part.kernel_size) > 1:
                 part.register_forward_hook(
                     lambda part, _, out, way=channels_last: layouts[way].update(
-                        each.is_contiguous(memory_format=layout) for each in (out, part.weight)
+                        tensor.is_contiguous(memory_format=layout) for tensor in (out, part.weight)
                     )
                 )
         results += quiet_trainer().validate(
@@ -283,8 +263,8 @@ class Scaled(nn.Module):
 
 def fit_scaled(lr: float, epochs: int = 3, batch_size: int = 2) -> tuple[Scaled, History]:
     objective, history = Scaled(), History()
-    trainer = quiet_trainer(callbacks=[history], max_epochs=epochs)
-    loader = DataLoader(Flat(), batch_size=batch_size)
+    trainer = quiet_trainer(history, max_epochs=epochs)
+    loader = DataLoader(SAMPLES, batch_size=batch_size)
     module = lit_module(Frozen(), Linear(1.0, 2), lr, objective=objective)
     trainer.fit(module, loader, loader)
     return objective, history
@@ -311,7 +291,7 @@ def test_weights_of_an_objective_are_trained_and_kept_in_checkpoints(tmp_path: P
     assert "a" not in weights_in(checkpoint)
 
 
-def test_an_objective_is_told_where_training_stands() -> None:
+def test_an_objective_is_given_the_state_of_training() -> None:
     objective, _ = fit_scaled(TINY)
     stages = [(step.stage, step.epoch, step.beta) for step in objective.steps[::3]]
     assert stages == [
@@ -323,7 +303,7 @@ def test_an_objective_is_told_where_training_stands() -> None:
 
 def test_two_accumulated_batches_take_the_step_of_their_sum() -> None:
     def weights(batch_size: int, batches: int) -> dict[str, Tensor]:
-        loader = DataLoader(Flat(), batch_size=batch_size)
+        loader = DataLoader(SAMPLES, batch_size=batch_size)
         trainer = quiet_trainer(max_epochs=1, accumulate_grad_batches=batches)
         plain = lit_module(Frozen(), Constant(1.0), 1e-3)
         plain.optimizer = lambda weights, epochs: Optimized(torch.optim.SGD(weights, 1e-6))

@@ -1,4 +1,4 @@
-"""A plain run where SLURM is installed, or in an allocation: one process, and no advice of srun."""
+"""A plain run where SLURM is installed, or in an allocation: one process, no warning of srun."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def environments() -> list[ClusterEnvironment]:
 
 
 @pytest.mark.filterwarnings("error:The `srun` command")
-def test_where_slurm_is_installed_a_run_is_not_told_to_use_it(
+def test_where_slurm_is_installed_there_is_no_warning_of_srun(
     door: Door, phantoms: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", srun_installed(tmp_path))
@@ -57,7 +57,7 @@ def test_where_slurm_is_installed_a_run_is_not_told_to_use_it(
 
 @pytest.mark.launcher
 @pytest.mark.parametrize("variables", [ALLOCATION, {}], ids=["allocation", "login node"])
-def test_a_plain_run_trains_one_process_and_says_nothing_of_srun(
+def test_a_plain_run_is_one_process_and_does_not_mention_srun(
     variables: dict[str, str], phantoms: str, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "vaelab.run", *SHORT, phantoms]
@@ -79,7 +79,7 @@ def test_an_allocation_of_two_tasks_is_one_process_unless_srun_has_started_two(
     assert type(plain) is LightningEnvironment
     assert (plain.world_size(), plain.creates_processes_externally) == (1, False)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")  # srun -n1, as submitit starts a job
-    assert [type(each) for each in environments()] == [LightningEnvironment]
+    assert [type(plugin) for plugin in environments()] == [LightningEnvironment]
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
     for name in ("LOCAL_RANK", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "1")  # set by vaelab itself otherwise; put back after the test
@@ -91,4 +91,4 @@ def test_torchrun_goes_before_slurm(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("RANK", "GROUP_RANK", "LOCAL_RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID")
     for name in names:
         monkeypatch.setenv(name, "0")
-    assert [type(each) for each in environments()] == [TorchElasticEnvironment]
+    assert [type(plugin) for plugin in environments()] == [TorchElasticEnvironment]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import lightning as L
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
@@ -17,7 +16,7 @@ from vaelab.objective.annealing import Linear
 from vaelab.training.callbacks import SeedEachBatch
 from vaelab.training.health import StepHealth
 
-from .conftest import lit_module
+from .conftest import lit_module, quiet_trainer
 
 FETCHING = {
     torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.cpu, torch.Tensor.numpy,
@@ -40,11 +39,8 @@ class Fetches(TorchFunctionMode):
 
 def fetches(model: VAE, shape: tuple[int, ...], steps: int) -> int:
     samples = [{"image": torch.rand(shape), "id": f"subject{n}"} for n in range(steps)]
-    trainer = L.Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-        callbacks=[SeedEachBatch(0), StepHealth(3, steps_between_checks=50)],
-    )  # fmt: skip
+    callbacks = SeedEachBatch(0), StepHealth(3, steps_between_checks=50)
+    trainer = quiet_trainer(*callbacks, max_epochs=1)
     module = lit_module(model, Linear(1.0, 2), 1e-4, train_samples=steps, val_samples=1)
     with Fetches() as mode:
         trainer.fit(module, DataLoader(samples), DataLoader(samples[:1]))

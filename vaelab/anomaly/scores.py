@@ -153,7 +153,7 @@ class SmoothedResidual:
 
     def map(self, x: Tensor, output: VAEOutput) -> Tensor:
         """What each block adds to the score, evenly over its pixels, (B, ...)."""
-        total = torch.zeros(len(x), *x.shape[2:], device=x.device)
+        total = torch.zeros(x.shape[0], *x.shape[2:], device=x.device)
         for block, part in zip(self.blocks, self._blocks(x, output), strict=True):
             share = part.sum(1) / (part[0].numel() * block ** (x.dim() - 2))  # (B, cells)
             for axis in range(1, share.dim()):
@@ -294,7 +294,7 @@ class Fused:
     def __call__(self, x: Tensor, output: VAEOutput) -> Tensor:
         """Score of each sample, (B,)."""
         assert self.scales, "fit comes first"
-        total = torch.zeros(len(x), device=x.device)
+        total = torch.zeros(x.shape[0], device=x.device)
         for name, score in self.scores.items():
             mean, deviation = self.scales[name]
             total = total + (score_of(score, x, output) - mean) / deviation

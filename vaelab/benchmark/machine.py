@@ -1,4 +1,4 @@
-"""Which machine figures are of, and how long a fresh interpreter takes on it."""
+"""The machine of a benchmark, and how long a new interpreter takes to start on it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ START_UP = {
     "help": ["-m", "vaelab.run", "--help"],
     "full": ["-c", "import vaelab.tasks.train, vaelab.data.mri.brats"],
 }
-"""What a fresh interpreter is asked to do."""
+"""Name → arguments of a new interpreter."""
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """What the figures are of."""
+    """Hardware and software of the machine."""
     name = platform.processor() or platform.machine()
     if Path("/proc/cpuinfo").is_file():
         lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""What Lightning, our callbacks and our logs cost beside the same steps in a bare loop."""
+"""The overhead of Lightning, callbacks and logs over the same steps in a bare loop."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.profilers import SimpleProfiler
 from torch.utils.data import DataLoader
 
@@ -30,18 +30,18 @@ def lightning_overhead(
 ) -> dict[str, Timing]:
     """Seconds of a training step, ``{"bare", "lightning"}``, measured in turn.
 
-    One fit, in which every epoch is preceded by as many steps of the bare loop. Both take the
-    batch from a loader. An epoch of Lightning counts with all its hooks and its row in the log,
-    without validation and checkpoints.
+    In a single fit every epoch is preceded by as many steps of the bare loop. Both take the batch
+    from a loader. An epoch of Lightning includes all hooks and its row in the log, but no
+    validation and no checkpoints.
 
     Args:
         module: for Lightning; trained in place.
         step: the same in a bare loop.
-        batch: what every step gets, as the dataset gives it.
-        steps: in an epoch.
-        rounds: epochs that count; one more comes first, to warm up.
-        trainer: what the hardware asks of ``lightning.Trainer``.
-        callbacks: that a run has.
+        batch: of the dataset, the input of every step.
+        steps: per epoch.
+        rounds: epochs that are measured, after another one to warm up.
+        trainer: arguments of ``lightning.Trainer`` for the hardware.
+        callbacks: of a run.
         folder: for the log.
     """
     samples: Any = [dict(batch)] * steps
@@ -55,7 +55,7 @@ def lightning_overhead(
         default_root_dir=folder,
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar=any("ProgressBar" in type(each).__name__ for each in callbacks),
+        enable_progress_bar=any(isinstance(callback, ProgressBar) for callback in callbacks),
         log_every_n_steps=1,
         limit_val_batches=0,
     ).fit(module, loader, loader)
@@ -66,7 +66,7 @@ def lightning_overhead(
 
 
 class _InTurn(Callback):
-    """Runs the bare loop before every epoch and times both; comes before other callbacks."""
+    """Runs the bare loop before every epoch and times both; the first of the callbacks."""
 
     def __init__(self, step: BareStep, loader: DataLoader[Any]) -> None:
         self.step = step
@@ -76,14 +76,14 @@ class _InTurn(Callback):
         self._start = 0.0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The epoch before ends here, its row in the log written."""
+        """End the previous epoch, whose row is in the log by now, and run the bare loop."""
         if self.bare:
             self._stop()
         self.bare.append(seconds_of(self._bare_loop, self.step.device))
         self._start = time.perf_counter()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The last epoch ends here."""
+        """End the last epoch."""
         self._stop()
 
     def _stop(self) -> None:
@@ -97,10 +97,10 @@ class _InTurn(Callback):
 
 
 class EpochProfiler(SimpleProfiler):
-    """Lightning's own stopwatch for the parts of an epoch; waits for the device at each step.
+    """Lightning's profiler of the parts of an epoch; waits for the device at each step.
 
-    Waiting makes the times those of the device. Without, a loader that is slow in bursts may
-    hide behind work that is still queued: the share of waiting is an upper bound.
+    The times are thus those of the device. In a run without profiler queued work may hide a slow
+    loader, so that the share of waiting is an upper bound.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -122,12 +122,12 @@ class EpochProfiler(SimpleProfiler):
         super().stop(action_name)
 
     def summary(self) -> str:
-        """Nothing: the numbers are read, not printed."""
+        """Empty: the numbers are not printed."""
         return ""
 
     def shares(self) -> dict[str, float]:
-        """Shares of the training part of an epoch, without the first epoch, which fills caches
-        and starts workers.
+        """Shares of the training time, without the first epoch, which fills caches and starts
+        workers.
         """
         epochs = self.training_seconds
         assert len(epochs) > 1, "two epochs are needed"

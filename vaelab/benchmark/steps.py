@@ -1,4 +1,4 @@
-"""Training steps in their variants, ours and a peer's, measured in turn."""
+"""Training steps of several models in several variants, measured in turn."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from vaelab.benchmark.timing import Timing, matmul_peak, time_in_turn
-from vaelab.benchmark.variants import PRECISIONS, BareStep, Variant, flops, peak_memory
+from vaelab.benchmark.variants import DTYPES, BareStep, Variant, flops, peak_memory
 from vaelab.errors import UserError
 from vaelab.models.vae import VAE
 from vaelab.objective.contract import Objective
+from vaelab.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -32,18 +32,18 @@ def measure_steps(
     """Time, speed and memory of a step of each model in each variant.
 
     Args:
-        models: name → network; the first is compared to the others.
-        objective: what all are trained on.
-        batch: as the dataset gives it.
-        variants: the first is what the others are compared to.
-        device: where.
-        rounds: how often each is measured.
-        seconds: a measurement repeats a step until it takes about as long.
-        memory: measure peak memory, in a process for each variant.
-        progress_bar: show one.
+        models: name → network; the first is compared with the others.
+        objective: of all models.
+        batch: of the dataset.
+        variants: the others are compared with the first.
+        device: where to compute.
+        rounds: number of measurements of each.
+        seconds: a measurement repeats a step until it takes about this long.
+        memory: measure peak memory, in a subprocess for each variant.
+        progress_bar: show a progress bar.
 
     Raises:
-        UserError: when no variant can be computed.
+        UserError: when no variant is available.
     """
     steps: dict[tuple[str, str], BareStep] = {}
     unavailable: dict[str, str] = {}
@@ -71,15 +71,15 @@ def measure_steps(
     }
     peaks = {
         name: matmul_peak(device, dtype)
-        for name, dtype in PRECISIONS.items()
+        for name, dtype in DTYPES.items()
         if any(step.variant.dtype == dtype for step in steps.values())
     }
     measured: dict[str, dict[str, Any]] = {}
-    for variant_name, name in tqdm(steps, desc="memory", leave=False, disable=not progress_bar):
+    for variant_name, name in progress(steps, desc="memory", shown=progress_bar):
         entry = measured.setdefault(variant_name, {})
         timings = {what: times[f"{variant_name} {name} {what}"] for what in ("train", "forward")}
         dtype = Variant(variant_name).dtype
-        peak = next(peaks[key] for key, value in PRECISIONS.items() if value == dtype)
+        peak = next(peaks[key] for key, value in DTYPES.items() if value == dtype)
         speed = counts[name]["training"] / timings["train"].median
         entry[name] = {what: timing.summary() for what, timing in timings.items()}
         entry[name] |= {
@@ -105,7 +105,7 @@ def measure_steps(
 
 
 def _compare(measured: dict[str, dict[str, Any]], times: Mapping[str, Timing]) -> None:
-    """Ratios of training steps: to MONAI's, and to the first variant's."""
+    """Add the ratios of training steps to those of MONAI and to those of the first variant."""
     first = next(iter(measured))
     for variant, entry in measured.items():
         for name in entry:
@@ -119,7 +119,7 @@ def _compare(measured: dict[str, dict[str, Any]], times: Mapping[str, Timing]) -
 
 
 def _reason_to_fail(step: BareStep) -> str | None:
-    """None when a step succeeds: what a device or a peer lacks is seen by trying."""
+    """Try a step; returns the error, or None when it succeeds."""
     try:
         step.train()
         step.infer()

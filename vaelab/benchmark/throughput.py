@@ -1,15 +1,14 @@
-"""How fast samples come: from raw files, from the cache, from the loader."""
+"""The speed of reading samples from raw files, from the cache and from the loader."""
 
 from __future__ import annotations
 
 import gzip
 import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -19,30 +18,31 @@ from vaelab.data.index import Record
 from vaelab.data.module import SplitDataModule
 
 PAGE = 1024
-"""Floats in a page of memory: one of each is enough to have all of a mapped file read."""
+"""Floats in a page of memory: touching one per page reads all of a mapped file."""
 
 
 def data_throughput(
     data: SplitDataModule, cases: int, rounds: int, folder: Path, progress_bar: bool = False
 ) -> dict[str, Any]:
-    """Samples per second of each part of the way from files to batches.
+    """Samples per second of each step from files to batches.
 
-    Files have been read once before, so they come from the system's page cache, for all alike.
+    All files are read once before, so that they come from the system's page cache in every case.
 
     Args:
-        data: set up, nothing read yet; its train split is used, its own cache is left alone.
-        cases: at most so many samples.
-        rounds: how often each is measured.
-        folder: an empty one, for caches.
-        progress_bar: show one.
+        data: set up, nothing read yet; its train split is used, its own cache is not changed.
+        cases: largest number of samples.
+        rounds: number of measurements of each.
+        folder: empty, for caches.
+        progress_bar: show a progress bar.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     records = data.splits["train"][:cases]
     with _quiet():
         plain = data.plain_pipeline()
 
     def preprocess() -> None:
-        with _scratch(folder) as cache:
-            data.limited(cases, cache).preprocess("train")
+        with TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as cache:
+            data.limited(cases, Path(cache)).preprocess("train")
 
     def one_at_a_time() -> None:
         assert plain is not None
@@ -69,8 +69,8 @@ def data_throughput(
     if plain is not None:
         speed_up = times["plain_monai"].over(times["vaelab"])
         result["preprocessing"]["times_as_fast_as_plain_monai"] = speed_up.summary()
-    with _scratch(folder) as cache:
-        result |= _from_cache(data, cases, cache, rounds, progress_bar)
+    with TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as cache:
+        result |= _from_cache(data, cases, Path(cache), rounds, progress_bar)
     return result
 
 
@@ -94,7 +94,7 @@ def _from_cache(
             ways["first"] = lambda: read_all(data.limited(cases, cache).dataset("train"))
     times = time_in_turn(ways, rounds, seconds=0.2, progress_bar=progress_bar)
     count = len(filled.splits["train"])
-    found: dict[str, Any] = {
+    result: dict[str, Any] = {
         "loader": {
             "samples_per_second": count / times["loader"].median,
             "batch_size": data.batch_size,
@@ -102,7 +102,7 @@ def _from_cache(
         },
     }
     if entries:
-        found["cache"] = {
+        result["cache"] = {
             "bytes": size,
             "bytes_per_case": size / count,
             "gigabytes_per_second": {
@@ -110,11 +110,11 @@ def _from_cache(
             },
             "share_of_plain_read": times["plain"].over(times["epoch"]).summary(),
         }
-    return found
+    return result
 
 
 def read_all(dataset: Any) -> None:
-    """Every sample, all of its memory touched."""
+    """Read every sample, including memory-mapped files."""
     for index in range(len(dataset)):
         for value in dataset[index].values():
             if isinstance(value, torch.Tensor):
@@ -128,25 +128,14 @@ def _files(records: Sequence[Record]) -> list[str]:
 
 
 def _read_raw(path: str) -> bytes:
-    """The bytes of a file, unpacked: what no way of reading can do without."""
+    """The decompressed bytes of a file, which every reader needs."""
     content = Path(path).read_bytes()
     return gzip.decompress(content) if path.endswith(".gz") else content
 
 
 @contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    """A new folder below ``folder``, gone afterwards."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = Path(tempfile.mkdtemp(dir=folder))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-
-
-@contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what MONAI's own readers and resampling announce."""
+    """Silence warnings of MONAI's readers and resampling."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

@@ -1,4 +1,4 @@
-"""How long things take: contenders in turn, so that what else a machine does hits all alike."""
+"""Time several calls in turn, so that other load on the machine affects all alike."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from tqdm import tqdm
+
+from vaelab.progress import progress
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one call, measured once in each round."""
+    """Seconds of a call, measured once in each round."""
 
     seconds: tuple[float, ...]
 
@@ -29,7 +30,7 @@ class Timing:
         return statistics.stdev(self.seconds) if len(self.seconds) > 1 else 0.0
 
     def over(self, other: Timing) -> Timing:
-        """Ratio to ``other`` in each round, where both met the same machine: above 1 is slower."""
+        """Ratio to ``other`` in each round, that is under the same load; above 1 is slower."""
         pairs = zip(self.seconds, other.seconds, strict=True)
         return Timing(tuple(mine / theirs for mine, theirs in pairs))
 
@@ -39,7 +40,7 @@ class Timing:
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished its queue."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     elif device.type == "mps":
@@ -47,7 +48,7 @@ def synchronise(device: torch.device) -> None:
 
 
 def seconds_of(call: Callable[[], object], device: torch.device, calls: int = 1) -> float:
-    """Mean seconds of one of ``calls`` calls in a row."""
+    """Mean seconds of a call, over ``calls`` calls in a row."""
     synchronise(device)
     start = time.perf_counter()
     for _ in range(calls):
@@ -67,12 +68,12 @@ def time_in_turn(
     """Time every contender once in each round: A B C A B C, never A A B B C C.
 
     Args:
-        contenders: name → what to call.
-        rounds: how often each is measured.
-        seconds: a measurement repeats calls until it takes about as long.
+        contenders: name → function.
+        rounds: number of measurements of each.
+        seconds: a measurement repeats a call until it takes about this long.
         device: to wait for; None is the CPU.
-        progress_bar: show one.
-        warm_up: call each once before, untimed, and once more to see how long it takes.
+        progress_bar: show a progress bar.
+        warm_up: call each once before, and once more to estimate its time.
     """
     device = device or torch.device("cpu")
     calls = dict.fromkeys(contenders, 1)
@@ -82,7 +83,7 @@ def time_in_turn(
             once = seconds_of(call, device)
             calls[name] = max(1, math.ceil(seconds / once))
     taken: dict[str, list[float]] = {name: [] for name in contenders}
-    bar = tqdm(range(rounds), desc="timing", unit="round", leave=False, disable=not progress_bar)
+    bar = progress(range(rounds), desc="timing", unit="round", shown=progress_bar)
     for _ in bar:
         for name, call in contenders.items():
             bar.set_postfix_str(name)
@@ -91,7 +92,7 @@ def time_in_turn(
 
 
 def matmul_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of the best of several products of two square matrices: what a machine can reach.
+    """FLOP/s of the fastest of several products of square matrices: a limit of the machine.
 
     A multiplication and an addition count as two, as in ``torch.utils.flop_counter``.
     """

@@ -1,4 +1,4 @@
-"""A training step in its variants, without Lightning: what there is to choose from, and to beat."""
+"""A training step without Lightning, in variants of precision, layout and compilation."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ from vaelab.errors import UserError
 from vaelab.models.vae import VAE
 from vaelab.objective.contract import Objective, Step, evaluate
 from vaelab.training.layout import CHANNELS_LAST, to_channels_last
+from vaelab.training.precision import autocast
 
 log = logging.getLogger(__name__)
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Part of a variant's name → dtype of its autocast."""
 OPTIONS = ("channels_last", "checkpointing", "compile")
 
 
@@ -34,12 +36,12 @@ OPTIONS = ("channels_last", "checkpointing", "compile")
 class Variant:
     """One way to compute the same step, written ``bf16+channels_last``.
 
-    ``fp32``, ``bf16`` or ``fp16`` (the last two by autocast; fp32 where none is named),
-    ``channels_last`` (images and weights), ``checkpointing`` (activations computed again on the
-    way back), ``compile`` (``torch.compile``).
+    ``fp32``, ``bf16`` or ``fp16`` (the last two by autocast; the default is fp32),
+    ``channels_last`` (images and weights), ``checkpointing`` (activations recomputed in the
+    backward pass), ``compile`` (``torch.compile``).
 
     Raises:
-        UserError: for a part that is none of these.
+        UserError: for any other part.
     """
 
     name: str
@@ -48,24 +50,24 @@ class Variant:
 
     def __post_init__(self) -> None:
         parts = self.name.split("+")
-        precisions = [part for part in parts if part in PRECISIONS]
-        unknown = [part for part in parts if part not in (*PRECISIONS, *OPTIONS)]
-        if unknown or len(precisions) > 1:
+        dtypes = [part for part in parts if part in DTYPES]
+        unknown = [part for part in parts if part not in (*DTYPES, *OPTIONS)]
+        if unknown or len(dtypes) > 1:
             raise UserError(
-                f"task.variants: {self.name}: join one of {', '.join(PRECISIONS)} and any of "
+                f"task.variants: {self.name}: join one of {', '.join(DTYPES)} and any of "
                 f"{', '.join(OPTIONS)} by +"
             )
-        object.__setattr__(self, "dtype", PRECISIONS[precisions[0] if precisions else "fp32"])
+        object.__setattr__(self, "dtype", DTYPES[dtypes[0] if dtypes else "fp32"])
         object.__setattr__(self, "options", frozenset(parts) & frozenset(OPTIONS))
 
     def layout(self, dimensions: int) -> torch.memory_format:
-        """Of a batch with this many dimensions, and of the weights that it meets."""
+        """Memory format of a batch with this number of dimensions, and of the weights."""
         if "channels_last" not in self.options:
             return torch.contiguous_format
         return CHANNELS_LAST[dimensions]
 
     def why_not(self, model: nn.Module, device: torch.device) -> str | None:
-        """The reason why ``model`` on ``device`` cannot be computed so; None if it can."""
+        """Why the variant is not available for ``model`` on ``device``; None if it is."""
         if self.dtype == torch.float16 and device.type == "cpu":
             return "16-mixed needs a GPU"
         if self.dtype == torch.bfloat16 and device.type == "cuda":
@@ -81,9 +83,9 @@ class BareStep:
     Args:
         model: is copied and stays as it is.
         objective: what is minimised, at beta 1; copied too.
-        batch: as the dataset gives it.
+        batch: of the dataset.
         variant: how to compute.
-        device: where.
+        device: where to compute.
         lr: learning rate of AdamW.
     """
 
@@ -116,7 +118,7 @@ class BareStep:
         self.scaler = torch.amp.GradScaler(device.type, init_scale=2.0**-8, enabled=half)
 
     def load(self, batch: Mapping[str, Any]) -> None:
-        """Take another batch."""
+        """Use another batch from now on."""
         self.batch = move_data_to_device(dict(batch), self.device)
         layout: Any = self.variant.layout(batch["image"].dim())
         self.batch["image"] = self.batch["image"].to(memory_format=layout)
@@ -124,13 +126,11 @@ class BareStep:
 
     def forward(self) -> Any:
         """Reconstruct the batch."""
-        mixed = self.variant.dtype != torch.float32
-        lower = self.variant.dtype if mixed else None
-        with torch.autocast(self.device.type, dtype=lower, enabled=mixed):
+        with autocast(self.device, self.variant.dtype):
             return self.network(self.batch["image"])
 
     def backward(self) -> Tensor:
-        """The loss, a sum, detached; gradients are left in the parameters, scaled under fp16."""
+        """Compute the gradients, scaled under fp16; returns the loss, a sum, detached."""
         self.optimizer.zero_grad(set_to_none=True)
         loss = evaluate(self.objective, self.batch, self.forward(), self.step)["loss"]
         scaled: Tensor = self.scaler.scale(loss)
@@ -138,13 +138,13 @@ class BareStep:
         return loss.detach()
 
     def train(self) -> None:
-        """One step."""
+        """Take one training step."""
         self.backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
     def infer(self) -> None:
-        """One forward pass without gradients. The model stays in training mode: it computes the
+        """Run a forward pass without gradients. The model stays in training mode: it computes the
         same, and switching would compile it again.
         """
         with torch.no_grad():
@@ -152,16 +152,16 @@ class BareStep:
 
 
 def flops(step: BareStep) -> dict[str, int]:
-    """Operations of one forward pass and of one training step, forward and backward.
+    """Floating-point operations of a forward pass, and of forward and backward pass together.
 
-    Products of matrices and convolutions alone count, a multiplication and an addition as two.
+    Only matrix products and convolutions count, a multiplication and an addition as two.
     """
-    counted = {}
+    operations = {}
     for name, call in (("forward", step.forward), ("training", step.backward)):
         with FlopCounterMode(display=False) as counter:
             call()
-        counted[name] = int(counter.get_total_flops())
-    return counted
+        operations[name] = int(counter.get_total_flops())
+    return operations
 
 
 def peak_memory(
@@ -171,17 +171,16 @@ def peak_memory(
     variant: Variant,
     device: torch.device,
 ) -> dict[str, int]:
-    """Most memory that two training steps took, in bytes: ``rss``, and ``device`` on CUDA.
+    """Peak memory of two training steps in bytes: ``rss``, and ``device`` on CUDA.
 
-    In a process of its own: neither the high-water mark of a process nor memory that its
-    allocator keeps can be taken back. ``rss`` therefore includes the libraries. Empty when that
-    process was killed, as a system without memory does.
+    Measured in a subprocess, since the high-water mark of a process never falls; ``rss`` therefore
+    includes the libraries. Empty when the subprocess was killed for lack of memory.
     """
-    # Bytes, not tensors: those would travel through shared memory, of which containers have little.
+    # As bytes: tensors would be passed through shared memory, of which containers have little.
     threads = torch.get_num_threads()
     job = pickle.dumps((model, objective, dict(batch), variant.name, str(device), threads))
     context = multiprocessing.get_context("spawn")
-    # Not a Pool, which waits for ever when its worker is killed for want of memory.
+    # Not a Pool, which waits for ever when its worker is killed.
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
             return pool.submit(_peak, job).result()
@@ -197,17 +196,17 @@ def _peak(job: bytes) -> dict[str, int]:
     step = BareStep(model, objective, batch, Variant(variant), device)
     for _ in range(2):  # AdamW allocates its moments in the first
         step.train()
-    found = {"rss": high_water_mark()} if sys.platform != "win32" else {}
+    peak = {"rss": high_water_mark()} if sys.platform != "win32" else {}
     if device.type == "cuda":
-        found["device"] = torch.cuda.max_memory_allocated(device)
-    return found
+        peak["device"] = torch.cuda.max_memory_allocated(device)
+    return peak
 
 
 def high_water_mark() -> int:
-    """Most memory that this process has had, in bytes; not on Windows."""
+    """Peak memory of this process in bytes; not on Windows."""
     status = Path("/proc/self/status")
     if status.is_file():
-        # ru_maxrss of a child begins with what its parent had when it was forked.
+        # ru_maxrss of a child starts at the value of its parent when it was forked.
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) * 1024
     import resource

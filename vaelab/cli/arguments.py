@@ -1,4 +1,4 @@
-"""What the command line says, made ready for Hydra."""
+"""Prepare the command line for Hydra."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ LAUNCHERS = {
 
 
 def arguments_for(arguments: Sequence[str]) -> list[str]:
-    """Command-line arguments, completed; those that are complete already stay the same.
+    """The arguments, completed; complete arguments are returned unchanged.
 
-    None at all mean the demo. Paths are quoted (see ``vaelab.cli.typed_paths``), folders of
-    config files become ``hydra.searchpath``. Where an existing run is named, by ``resume=<folder>``
-    or ``run_dir=<folder>``, its choices and its folders of config files are put in front: Hydra
-    needs them to compose, so that keys of the run's own dataset and model can be overridden.
+    Without arguments the demo is run. Paths are quoted (see ``vaelab.cli.typed_paths``), folders of
+    config files become ``hydra.searchpath``. If ``resume=<folder>`` or ``run_dir=<folder>`` names
+    an existing run, its choices and its folders of config files are put in front, so that Hydra
+    composes with the run's own dataset and model, whose keys can then be overridden.
 
     Raises:
-        UserError: when the folder that is named is not a run, or a sweep is asked to use one.
+        UserError: when the folder is not a run, or a sweep names one.
     """
     if not arguments:
         return ["experiment=demo"]
@@ -54,9 +54,9 @@ def arguments_for(arguments: Sequence[str]) -> list[str]:
     if saved is not None:
         config = read_config(saved)
         places = _with_saved(places, config.get("config_dirs") or (), named, saved)
-        # What is done in the folder of a run is chosen anew, unless its own task goes on.
+        # The task is chosen anew unless the run is resumed.
         left_out = {*named.values, *(() if named.resume else ("task",))}
-        kept = {name: config["choices"][name] for name in config["choices"] if name not in left_out}
+        kept = {name: value for name, value in config["choices"].items() if name not in left_out}
         choices = overrides(kept)
     folders = [CONF, *folders_of(places)]
     if saved is None and not named.folder:
@@ -72,7 +72,7 @@ def arguments_for(arguments: Sequence[str]) -> list[str]:
 
 
 class _Named:
-    """Keys and values of the command line, and the run folder that it names."""
+    """Keys and values of the command line, and the run folder named there."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self.values = values
@@ -90,10 +90,10 @@ class _Named:
 
 
 def _saved(named: _Named, sweep: bool, folders: Sequence[Path]) -> RunFolder | None:
-    """The run that the command line names; None for a new one.
+    """The existing run that the command line names; None for a new run.
 
     Raises:
-        UserError: when there is none, and one is needed; or what is named cannot be used.
+        UserError: when the folder cannot be used, or the task needs a run and it is not one.
     """
     if named.folder is None:
         return None
@@ -127,22 +127,22 @@ def _saved(named: _Named, sweep: bool, folders: Sequence[Path]) -> RunFolder | N
 def _with_saved(
     places: list[str], saved: Sequence[str], named: _Named, run: RunFolder
 ) -> list[str]:
-    """The places of config files that were named, and those that the run remembers.
+    """Places of config files: those of the command line and those saved with the run.
 
     Raises:
-        UserError: when one of the latter is gone, and none is named instead.
+        UserError: when a saved place does not exist any more and the command line names none.
     """
-    gone = [place for place in saved if not is_there(place)]
-    if gone and not places:
+    missing = [place for place in saved if not is_there(place)]
+    if missing and not places:
         raise UserError(
-            f"{named.key}={run}: its options came from {gone[0]}, which is not there any more; say "
-            f"where they are now with {FLAGS[0]} <folder>"
+            f"{named.key}={run}: its options came from {missing[0]}, which does not exist any "
+            f"more; name their new place with {FLAGS[0]} <folder>"
         )
-    return list(dict.fromkeys([*places, *(place for place in saved if place not in gone)]))
+    return list(dict.fromkeys([*places, *(place for place in saved if place not in missing)]))
 
 
 def _name_of_folder(named: Mapping[str, str], folders: Sequence[Path]) -> list[str]:
-    """A task that looks at no dataset has a run folder that is named after the task."""
+    """The run folder of a task without a dataset is named after the task."""
     if "task" not in named or "name" in named:
         return []
     task = task_by_name(named["task"], folders)
@@ -150,7 +150,7 @@ def _name_of_folder(named: Mapping[str, str], folders: Sequence[Path]) -> list[s
 
 
 def _check_flags(arguments: Sequence[str]) -> None:
-    """Refuse a flag that Hydra does not know; it would print its own usage."""
+    """Raise ``UserError`` for a flag unknown to Hydra, which would print its own usage."""
     for argument in arguments:
         if argument.startswith("-") and argument.partition("=")[0] not in HYDRAS_FLAGS:
             raise UserError(

@@ -1,4 +1,4 @@
-"""Where config files lie: vaelab's own, and those of packages from outside."""
+"""Folders of config files: vaelab's own, and those of other packages."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ IN_PACKAGE = "pkg://"
 
 
 def split_search_path(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Take apart what adds places of config files, and the other arguments.
+    """Separate arguments that add places of config files from the others.
 
-    ``--config-dir`` and ``hydra.searchpath`` are one thing here, so that a run can remember them.
+    ``--config-dir`` and ``hydra.searchpath`` are treated alike, and saved with the run.
 
     Returns:
         The other arguments, and the places: absolute folders, or packages as ``pkg://name``.
 
     Raises:
-        UserError: for a place that is not there.
+        UserError: for a place that does not exist.
     """
     rest: list[str] = []
     places: list[str] = []
@@ -46,17 +46,17 @@ def split_search_path(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def is_there(place: str) -> bool:
-    """Whether a place of config files can be read."""
+    """Whether a place of config files exists."""
     return bool(folders_of([place]))
 
 
 def folders_of(places: Sequence[str]) -> list[Path]:
-    """The folders of those places that are there."""
+    """The existing folders of places."""
     return [folder for place in places for folder in _folders(place) if folder.is_dir()]
 
 
 def option_files(group: str, folders: Sequence[Path]) -> dict[str, Path]:
-    """Option → its file; as for Hydra, the first folder that has it counts."""
+    """Option → its file, from the first folder that has it, as Hydra chooses."""
     options: dict[str, Path] = {}
     for folder in folders:
         for path in sorted((folder / group).glob("*.yaml")):

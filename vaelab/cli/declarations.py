@@ -1,4 +1,4 @@
-"""What a task declares about itself, read from its class before any part is built."""
+"""Read the declarations of a task from its class before any part is built."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def task_class(node: Any) -> type[Task]:
     """The class of a ``task`` section.
 
     Raises:
-        UserError: when it may not be named by a config, or is no task.
+        UserError: when a config may not name it, or it is not a task.
     """
-    from vaelab.assembly import Task  # seconds, which --help does without
+    from vaelab.assembly import Task  # takes seconds, and --help does not need it
 
     check_targets({"_target_": node["_target_"]}, "task")
     named = get_class(node["_target_"])
@@ -35,7 +35,7 @@ def task_class(node: Any) -> type[Task]:
 
 
 def needed_parts(node: Any) -> tuple[str, ...]:
-    """The parts that a ``task`` section needs, those of the tasks within it included, in order."""
+    """The parts that a ``task`` section and the tasks within it need, in the order of ``PARTS``."""
     from vaelab.assembly import PARTS, Task
 
     plain = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
@@ -46,7 +46,7 @@ def needed_parts(node: Any) -> tuple[str, ...]:
 
 
 def task_by_name(name: str, folders: Sequence[Path]) -> type[Task] | None:
-    """The class behind ``task=<name>`` before Hydra has composed; None where no file says.
+    """The class of ``task=<name>``, before Hydra composes; None if no file names it.
 
     Args:
         name: of a file in ``task/``.

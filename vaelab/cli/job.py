@@ -1,4 +1,4 @@
-"""One job of Hydra: a run, alone or of a sweep, from its composed config to its exit status."""
+"""A job of Hydra, alone or within a sweep, from its composed config to its exit status."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 
 
 def carry_out(config: RunConfig) -> Any:
-    """Seed, build, hand over. Returns what the task returns."""
-    import lightning as L  # seconds, and not needed for --help
+    """Seed, build the parts, call the task; returns its result."""
+    import lightning as L  # takes seconds, and --help does not need it
 
     from vaelab.training.polite_threads import PoliteThreads
     from vaelab.training.settings import check_seed
@@ -54,19 +54,19 @@ def carry_out(config: RunConfig) -> Any:
 
 
 def _quieten_lightning() -> None:
-    """Leave its warnings; drop its second console, its advertisement and its own deprecations."""
+    """Silence Lightning's second console, advertisements and own deprecations; keep warnings."""
     logging.getLogger("lightning").handlers.clear()
     logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module="lightning.pytorch.utilities._pytree")
-    # Weights are laid out channels-last, buckets of gradients are not: they are copied.
+    # Weights are channels-last and buckets of gradients are not, so that these are copied.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
-    # Ours read from memory or from a cache: workers are a choice, see conf/dataset.
+    # Loaders read from memory or from a cache; for workers see conf/dataset.
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
 @contextmanager
 def _keyboard_interrupts() -> Iterator[None]:
-    """Undo what Lightning makes of Ctrl-C: SIGINT ignored from then on, and exit status 1."""
+    """Raise ``KeyboardInterrupt`` for Ctrl-C, where Lightning ignores SIGINT and exits with 1."""
     try:
         yield
     except SystemExit as stop:
@@ -77,11 +77,11 @@ def _keyboard_interrupts() -> Iterator[None]:
 
 
 def job(cfg: DictConfig) -> Any:
-    """One run, alone or of a sweep; errors are one sentence in the log, unless ``debug=true``.
+    """Carry out a run; errors are a sentence in the log, unless ``debug=true``.
 
     Returns:
-        What the task returned. In a sweep always a number, which any Hydra sweeper can take for
-        its objective: NaN where there is none, so that the other jobs go on.
+        The result of the task. In a sweep always a number, which any Hydra sweeper can use as its
+        objective: NaN where there is none, so that the other jobs still run.
     """
     logging.captureWarnings(True)
     process = this_process()
@@ -109,18 +109,18 @@ def job(cfg: DictConfig) -> Any:
         if outcome.state == "interrupted" and (
             in_this_process or outcome.code == KEYBOARD_INTERRUPT
         ):
-            attempt.stop()  # all of it was meant; a cluster stops the process of one job
+            attempt.stop()  # the user stopped the sweep; a cluster stops the process of a job
         if outcome.state == "interrupted" and in_this_process:
-            sys.exit(outcome.code)  # at once: composing the other jobs takes time
+            sys.exit(outcome.code)  # at once, without composing the other jobs
         return float("nan") if outcome.value is None else outcome.value
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # it would say that nothing has begun
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ended_by_sigterm's message would be wrong
     if outcome.code:
         sys.exit(outcome.code)
     return result
 
 
 def _in_folder(cfg: DictConfig, run_dir: Path, in_sweep: bool) -> tuple[Any, Outcome]:
-    """Run; SIGTERM from here on leaves a run that can go on."""
+    """Run; after SIGTERM from here on the run can be resumed."""
     from vaelab.training.preemption import Preemption
 
     task_class(cfg.task)  # imports almost everything, before SIGTERM becomes an exception
@@ -129,7 +129,7 @@ def _in_folder(cfg: DictConfig, run_dir: Path, in_sweep: bool) -> tuple[Any, Out
 
 
 def _with_status(cfg: DictConfig, run_dir: Path, in_sweep: bool) -> tuple[Any, Outcome]:
-    """Run, with ``status.json`` and the folder's lock kept; skip what a sweep has done before."""
+    """Run with the folder locked and ``status.json`` written; skip a finished job of a sweep."""
     if not owns(cfg, run_dir):
         return carry_out(RunConfig.of(cfg)), Outcome("done")
     with locked(run_dir):
@@ -160,9 +160,9 @@ def _status_kept(run_dir: Path, how: str) -> Iterator[None]:
 
 
 def _report(error: BaseException, run_dir: Path, cfg: DictConfig) -> Outcome:
-    """Log in one sentence why a run did not end well."""
+    """Log in a sentence why a run did not end well."""
     if isinstance(error, (Interrupted, KeyboardInterrupt)):
-        # Without a config the run has not begun, and there is nothing to go on with.
+        # Without a saved config the run has not begun and cannot be resumed.
         how = _how_to_go_on(cfg, run_dir) if RunFolder(run_dir).is_run else ""
         log.warning("%s; %s", str(error) or "interrupted", how or "nothing has begun")
         pressed = isinstance(error, KeyboardInterrupt)

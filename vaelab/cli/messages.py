@@ -1,4 +1,4 @@
-"""What Hydra refuses, in one sentence that names the cure."""
+"""Errors of Hydra as a sentence that names the cure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 
 def explain(error: BaseException, arguments: Sequence[str]) -> str:
-    """Say what is wrong with the command line.
+    """A sentence that explains an error of the command line.
 
     Args:
         error: raised by Hydra or OmegaConf, or by vaelab itself.
@@ -45,7 +45,7 @@ def explain(error: BaseException, arguments: Sequence[str]) -> str:
 
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
-    """The name that was probably meant; None where none is near."""
+    """The most similar name; None if none is similar."""
     names = list(names)
     longer = [name for name in names if name.startswith(word)]
     near = longer or get_close_matches(word, names, n=1)
@@ -71,7 +71,7 @@ def _unreadable(error: OverrideParseException) -> str:
 
 
 def _unknown_key(text: str, cause: OmegaConfBaseException) -> str:
-    """Of ``cause.parent_node``, a key that it has not; what follows the key is not known yet."""
+    """Explain a key that ``cause.parent_node`` does not have; the rest of the path is unknown."""
     written = re.search(r"use \+(.*)", text)
     full, key = str(cause.full_key), str(cause.key)
     section = full[: -len(key)]  # with its dot
@@ -88,7 +88,7 @@ def _unknown_key(text: str, cause: OmegaConfBaseException) -> str:
 
 
 def _paths(node: Any, prefix: str = "") -> Iterator[str]:
-    """Dotted keys of a config but Hydra's own."""
+    """Dotted keys of a config, without Hydra's own."""
     for key in node:
         if key != "hydra":
             yield f"{prefix}{key}"

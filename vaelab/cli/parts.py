@@ -1,9 +1,10 @@
-"""The parts of a run: resolved, checked against what takes them, built."""
+"""The parts of a run: resolve their config, check it against their constructors, build them."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -21,15 +22,14 @@ from vaelab.runs.paths import is_path
 
 
 def resolve(cfg: DictConfig, complete: bool = True) -> DictConfig:
-    """All interpolations replaced; paths of data made to hold from any folder.
+    """Replace all interpolations, and make the dataset's paths absolute.
 
     Args:
         cfg: as Hydra composed it.
-        complete: refuse a value that has still to be given; the config of a run that is there may
-            have it.
+        complete: refuse missing values (``???``); the config of an existing run may contain them.
 
     Raises:
-        UserError: when the model asks for a key that the dataset does not have.
+        UserError: when the model needs a key that the dataset does not have.
     """
     try:
         values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=complete)
@@ -44,7 +44,7 @@ def resolve(cfg: DictConfig, complete: bool = True) -> DictConfig:
 
 
 def _unresolved(error: InterpolationKeyError) -> str:
-    """Why an interpolation leads nowhere, and what to do."""
+    """A sentence that explains an interpolation of a missing key."""
     assert error.parent_node is not None
     raw = OmegaConf.to_container(error.parent_node, resolve=False)
     text = str(raw[error.key])  # type: ignore[index, call-overload, unused-ignore]
@@ -66,22 +66,26 @@ def _unresolved(error: InterpolationKeyError) -> str:
     )
 
 
-def check_parts(values: DictConfig) -> None:
-    """Make sure that what the task needs names what is ours to call, and only keys that it takes.
+def check_parts(values: DictConfig, names: Sequence[str] | None = None) -> None:
+    """Check targets, keys and types of parts.
+
+    Args:
+        values: the whole config, of which every ``_target_`` is checked.
+        names: sections that are to be built; None takes the task and what it needs.
 
     Raises:
-        UserError: naming the first key that is wrong, its value and the cure.
+        UserError: naming the first wrong key, its value and the cure.
     """
     check_targets(values)
-    for name in (*needed_parts(values.task), "task"):
+    for name in (*needed_parts(values.task), "task") if names is None else names:
         _check_types(values[name], name)
 
 
 def _check_types(node: Any, path: str) -> None:
-    """Compare every key and value of a config with what its ``_target_`` says it takes.
+    """Compare every key and value of a config with the signature of its ``_target_``.
 
     Raises:
-        UserError: naming the key, the value and what is needed.
+        UserError: naming the key, the value and the type needed.
     """
     if not isinstance(node, DictConfig):
         return
@@ -95,13 +99,13 @@ def _check_types(node: Any, path: str) -> None:
         assert isinstance(key, str)
         where = f"{path}.{key}"
         if isinstance(value, DictConfig):
-            _check_types(value, where)  # an object to be built, which is not there yet
+            _check_types(value, where)  # an object that is not built yet
         elif key in hints:
             plain = OmegaConf.to_container(value) if isinstance(value, ListConfig) else value
             try:
                 TypeAdapter(hints[key]).validate_python(plain)
             except PydanticSchemaGenerationError:
-                continue  # a type of our own: null, or an object that is built elsewhere
+                continue  # a class of ours: the value is null or built elsewhere
             except ValidationError as error:
                 reasons = "; ".join(detail["msg"] for detail in error.errors())
                 if is_path(hints[key]) and isinstance(plain, (int, float)):
@@ -123,10 +127,10 @@ def _check_keys(node: DictConfig, path: str) -> None:
 
 
 def build(name: str, values: DictConfig | ListConfig) -> Any:
-    """One part as an object.
+    """Build a part from its config.
 
     Raises:
-        UserError: the one that its constructor raised, or why there is none.
+        UserError: of its constructor, or the reason why it cannot be built.
     """
     try:
         return instantiate(values, _convert_="all")

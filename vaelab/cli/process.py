@@ -1,4 +1,4 @@
-"""What a process sees to before anything else: its standard streams, and SIGTERM."""
+"""Set up standard streams and SIGTERM before anything else."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from vaelab.runs.processes import announce, this_process
 
 
 def open_standard_streams() -> None:
-    """Make sure that whatever is printed goes somewhere, and that no character is an error.
+    """Open closed standard streams, and escape characters that their encoding does not have.
 
-    Streams that were closed (``>&- 2>&-``) become the null device: a file that is opened later
-    would take their numbers, and what is meant for the console would be written into it. What an
-    encoding such as ASCII does not have is printed as its number.
+    Closed streams (``>&- 2>&-``) become the null device. Otherwise a file opened later would get
+    their number, and console output would be written to it.
     """
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
         if getattr(sys, name) is None:
@@ -34,9 +33,9 @@ def open_standard_streams() -> None:
 
 @contextmanager
 def ended_by_sigterm() -> Iterator[None]:
-    """Until a run takes SIGTERM over, it ends the process with ``EXIT_INTERRUPTED``.
+    """End the process with ``EXIT_INTERRUPTED`` on SIGTERM, until a run handles it.
 
-    At once: an exception could be caught by one of the many modules that are imported meanwhile.
+    At once and without an exception, which a module being imported could catch.
     """
     before = signal.signal(signal.SIGTERM, _end)
     try:
@@ -47,7 +46,7 @@ def ended_by_sigterm() -> Iterator[None]:
 
 def _end(number: int, frame: FrameType | None) -> None:
     process = this_process()
-    if process.rank == 0 and process.launcher != "vaelab":  # those that follow it say nothing
+    if process.rank == 0 and process.launcher != "vaelab":  # the others print nothing
         announce(None)
         os.write(2, b"vaelab: stopped by SIGTERM; nothing has begun\n")
     os._exit(EXIT_INTERRUPTED)

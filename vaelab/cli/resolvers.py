@@ -1,7 +1,7 @@
-"""What ``${name:...}`` means in the config files, beyond Hydra's own.
+"""Resolvers of ``${name:...}`` in config files, in addition to Hydra's own.
 
-Whatever process composes or runs a job has imported this file by then: the callback of
-``vaelab.cli.sweep`` travels with the job.
+Every process that composes or runs a job has imported this file: the callback of
+``vaelab.cli.sweep`` is part of the job's config.
 """
 
 from __future__ import annotations

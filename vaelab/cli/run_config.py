@@ -1,8 +1,8 @@
-"""The config of a run: composed or saved, resolved, written down, built.
+"""The config of a run: compose or load, resolve, save, build.
 
-Hydra composes what the command line says. A task in an existing run folder, and a resumed run,
-start from that run's own ``config_resolved.yaml`` instead, with only what the command line
-names changed.
+Hydra composes the config of a new run from the command line. A task in an existing run folder, and
+a resumed run, start from that run's ``config_resolved.yaml`` instead; only the keys on the command
+line are changed.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ class RunConfig:
 
     values: DictConfig
     owner: bool
-    """This task makes the run, and does not merely look at one that is there; see ``owns``."""
+    """Whether the task creates the run, rather than working on an existing one; see ``owns``."""
 
     @staticmethod
     def of(cfg: DictConfig) -> RunConfig:
-        """Resolve what Hydra composed, within the run folder that Hydra made.
+        """Resolve the config that Hydra composed, for the run folder that Hydra created.
 
         A job of a sweep that has begun before is resumed.
 
         Raises:
-            Refused: when the folder already holds a run that would be overwritten, or a job of a
-                sweep one of another config.
+            Refused: when the folder holds a run that would be overwritten, or the folder of a job
+                holds a run of another config.
         """
         run_dir = Path(HydraConfig.get().runtime.output_dir)
         cfg.run_dir = str(run_dir)
@@ -83,10 +83,8 @@ class RunConfig:
 
     @staticmethod
     def load(run_dir: Path) -> RunConfig:
-        """The config that a run has saved."""
-        saved = OmegaConf.load(run_dir / CONFIG)
-        assert isinstance(saved, DictConfig)
-        return RunConfig(saved, owner=False)
+        """Load the saved config of a run, with the paths in its folder where that is now."""
+        return RunConfig(_as_moved(run_dir.absolute() / CONFIG), owner=False)
 
     def save(self) -> None:
         """Write ``config_resolved.yaml``, unless the run belongs to another task."""
@@ -95,29 +93,41 @@ class RunConfig:
                 partial.write_text(OmegaConf.to_yaml(self.values), encoding="utf-8")
 
     def build(self) -> tuple[Task, Run]:
-        """The task, and a run with the parts that it needs.
+        """Build the task, and a run with the parts that it needs.
+
+        Raises:
+            UserError: of a constructor.
+        """
+        check_parts(self.values)
+        run = self._assembled(needed_parts(self.values.task))
+        return build("task", self.values.task), run
+
+    def assemble(self, names: Sequence[str]) -> Run:
+        """A run with some of its parts, and no task.
 
         Raises:
             UserError: the one that a constructor raised.
         """
+        check_parts(self.values, names)
+        return self._assembled(names)
+
+    def _assembled(self, names: Sequence[str]) -> Run:
         from vaelab.assembly import Run
 
-        check_parts(self.values)
-        parts = {name: build(name, self.values[name]) for name in needed_parts(self.values.task)}
+        parts = {name: build(name, self.values[name]) for name in names}
         for several in ("logger", "callbacks"):
             if several in parts:
                 parts[several] = list(_objects(parts[several]))
-        run = Run(
+        return Run(
             RunFolder(Path(self.values.run_dir)),
             parts,
             map_sigma=float(self.values.map_sigma),
             resume=bool(self.values.resume),
         )
-        return build("task", self.values.task), run
 
 
 def _objects(node: Any) -> Iterator[Any]:
-    """What a group of several options has become, however deep a package has put one of them."""
+    """All objects of a group that takes several options, however deeply nested."""
     if isinstance(node, Mapping):
         for value in node.values():
             yield from _objects(value)
@@ -126,13 +136,13 @@ def _objects(node: Any) -> Iterator[Any]:
 
 
 def owns(cfg: DictConfig, run_dir: Path) -> bool:
-    """Whether a task makes the run in ``run_dir``, and does not merely look at one there."""
+    """Whether the task creates the run in ``run_dir``, rather than working on an existing one."""
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
     return task_class(cfg.task).resumable or in_sweep or not (run_dir / CONFIG).is_file()
 
 
 def _note_origin(values: DictConfig) -> None:
-    """Write into a config what Hydra alone knows: options chosen as lists, and where they lie."""
+    """Add to a config what only Hydra knows: options chosen as lists, folders of config files."""
     values.config_dirs = _config_dirs()
     unnamed = [group for group, option in values.choices.items() if option is None]
     if unnamed:
@@ -156,7 +166,7 @@ def _config_dirs() -> list[str]:
 
 
 def _share_cache(cfg: DictConfig) -> None:
-    """Jobs of a sweep preprocess once: ``<sweep>/cache``, unless the user has chosen a folder."""
+    """Let the jobs of a sweep share ``<sweep>/cache``, unless the user has chosen a folder."""
     raw = OmegaConf.to_container(cfg.dataset, resolve=False)
     assert isinstance(raw, dict)
     if raw.get("cache_dir") == "${run_dir}/cache":
@@ -164,7 +174,7 @@ def _share_cache(cfg: DictConfig) -> None:
 
 
 def _refuse_another(saved: Any, resolved: DictConfig) -> None:
-    """A job's folder is found by what the sweep varies; the rest must be as it was."""
+    """Raise ``Refused`` if the saved run of a job differs in keys that the sweep does not vary."""
 
     def portable(config: Any) -> dict[str, Any]:
         values = OmegaConf.to_container(config, resolve=True)
@@ -179,24 +189,26 @@ def _refuse_another(saved: Any, resolved: DictConfig) -> None:
         )
 
 
-def _as_moved(saved: Path) -> Any:
-    """A saved config, with the paths within its run folder where that folder is now."""
+def _as_moved(saved: Path) -> DictConfig:
+    """A saved config, its paths within the run folder adapted to the folder's present place."""
     values = OmegaConf.to_container(OmegaConf.load(saved), resolve=True)
     assert isinstance(values, dict)
-    return OmegaConf.create(rerooted(values, str(values["run_dir"]), str(saved.parent)))
+    moved = OmegaConf.create(rerooted(values, str(values["run_dir"]), str(saved.parent)))
+    assert isinstance(moved, DictConfig)
+    return moved
 
 
 def _with_overrides(
     saved: Any, composed: DictConfig, resolved: DictConfig, overrides: Sequence[str]
 ) -> DictConfig:
-    """A saved config with what the command line names, and what follows from that, changed."""
+    """A saved config with the keys of the command line, and the keys that refer to them, set."""
     assert isinstance(saved, DictConfig)
     for override in overrides:
         key = override.lstrip("+~").split("=", 1)[0].rpartition("@")[2]
         if key in ("run_dir", "resume"):
             continue
         if key in saved.choices and saved.choices[key] == resolved.choices[key]:
-            continue  # the run's own choice, whose values are as saved
+            continue  # the run's own choice: keep the saved values
         for changed in [key, *_followers(composed, key)]:
             value = OmegaConf.select(resolved, changed)
             OmegaConf.update(saved, changed, value, merge=False, force_add=True)
@@ -216,7 +228,7 @@ def _followers(cfg: DictConfig, key: str) -> Iterator[str]:
 
 
 def _leaves(cfg: Any, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
-    """Dotted path, node and key; a key may hold dots, so that its path does not lead back to it."""
+    """Dotted path, node and key of all values; the path is ambiguous where a key contains dots."""
     for key in cfg:
         path = f"{prefix}{key}"
         leaf = OmegaConf.is_interpolation(cfg, key) or OmegaConf.is_missing(cfg, key)

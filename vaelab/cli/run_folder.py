@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +12,26 @@ from omegaconf import DictConfig, OmegaConf
 
 
 class NewFolder(Callback):
-    """Hydra callback: two runs begun in one second get two folders, ``<name>`` and ``<name>_2``."""
+    """Hydra callback that gives runs of the same second the folders ``<name>``, ``<name>_2``."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Make the folder of a run that is named by the time; others are the user's choice."""
+        """Create the folder of a run that is named by the time, not one that the user chose."""
         raw = OmegaConf.to_container(config, resolve=False)
         assert isinstance(raw, dict)
         if raw["hydra"]["run"]["dir"] == "${run_dir}" and "${now:" in raw["run_dir"]:
             HydraConfig.instance().set_config(config)  # the name refers to Hydra's own
-            with suppress(OSError):  # Hydra meets it again, and ends with it
+            with suppress(OSError):  # Hydra raises it again
                 config.run_dir = str(new_folder(Path(config.run_dir)))
 
 
 def new_folder(wanted: Path) -> Path:
-    """Make a folder that was not there, and so is this process's own."""
-    wanted.parent.mkdir(parents=True, exist_ok=True)
-    for number in count(1):
-        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}_{number}")
+    """Create a folder that did not exist, so that no other process uses it."""
+    folder, number = wanted, 1
+    while True:
         try:
-            folder.mkdir()
+            folder.mkdir(parents=True)
         except FileExistsError:
-            continue
-        return folder
-    raise AssertionError("count() does not end")
+            number += 1
+            folder = wanted.with_name(f"{wanted.name}_{number}")
+        else:
+            return folder

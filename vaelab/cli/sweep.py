@@ -1,8 +1,8 @@
-"""Sweeps that can be run again: stable folders, and a table of how each job ended.
+"""Sweeps that can be run again: stable folders, and a table of the outcomes.
 
-The folder of a sweep is named by what all its jobs share, that of a job by what sets it apart.
-So the same command finds its jobs again, whatever ended it: what is done is skipped, what was cut
-off goes on, what failed is tried again, what is new is added.
+The folder of a sweep is named by the config that its jobs share, that of a job by its own
+overrides. The same command therefore finds its jobs again, however it ended: finished jobs are
+skipped, interrupted ones resumed, failed ones repeated, new ones added.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-# hydra.sweep.subdir uses it. Whatever process runs a job has imported this file by then, because
-# the callback below travels with the job.
+# For hydra.sweep.subdir. Every process that runs a job has imported this file, since the callback
+# below is part of the job's config.
 OmegaConf.register_new_resolver("job_folder", job_folder, replace=True)
 
 
@@ -79,7 +79,7 @@ def swept_keys(config: DictConfig) -> list[str]:
 
 
 def base_config(config: DictConfig, swept: Iterable[str]) -> dict[str, Any]:
-    """What all jobs share, of all that decides results; interpolations are left as written."""
+    """The config that all jobs share, without keys that cannot change results, unresolved."""
     with_hydra = OmegaConf.to_container(config, resolve=False)
     assert isinstance(with_hydra, dict)
     # group@package=option changes package, +key changes key.
@@ -87,20 +87,20 @@ def base_config(config: DictConfig, swept: Iterable[str]) -> dict[str, Any]:
     return deciding({str(key): value for key, value in with_hydra.items()}, tuple(paths))
 
 
-# --- Before and after -------------------------------------------------------------------------
+# --- Begin and end ----------------------------------------------------------------------------
 
 
 class SweepRecord(Callback):
-    """Hydra callback: chooses the folder of a sweep, and closes it with a table.
+    """Hydra callback that chooses the folder of a sweep and writes its table at the end.
 
     Args:
-        on_error: "continue" or "stop", what to do when a job has failed.
-        swept: set by this class, for the jobs: the keys that are varied.
-        attempt: set by this class, for the jobs: a name for this run of the command.
+        on_error: "continue" or "stop" when a job has failed.
+        swept: the keys that are varied; set by this class for the jobs.
+        attempt: id of this execution of the command; set by this class for the jobs.
     """
 
     open: Attempt | None = None
-    """The sweep that this process has begun; None in processes that run its jobs for it."""
+    """The sweep that this process has begun; None in other processes that run its jobs."""
 
     def __init__(
         self, on_error: str, swept: list[str] | None = None, attempt: str | None = None
@@ -108,10 +108,10 @@ class SweepRecord(Callback):
         self.on_error = on_error
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Find or make the sweep's folder; what the jobs must know is added to their overrides.
+        """Find or create the sweep's folder, and pass its name and the varied keys to the jobs.
 
         Raises:
-            SystemExit: with status 1 and one sentence, when the sweep cannot begin.
+            SystemExit: with status 1 and a sentence, when the sweep cannot begin.
         """
         try:
             if self.on_error not in ON_ERROR:
@@ -125,12 +125,12 @@ class SweepRecord(Callback):
         attempt = Attempt(folder, uuid.uuid4().hex[:8], self.on_error)
         attempt.outcomes.mkdir(parents=True)
         config.hydra.sweep.dir = str(folder)
-        known_to_jobs = {
+        for_jobs = {
             "hydra.sweep.dir": str(folder),
             "hydra.callbacks.sweep.attempt": attempt.id,
             "hydra.callbacks.sweep.swept": swept,
         }
-        config.hydra.overrides.hydra.extend(overrides(known_to_jobs))
+        config.hydra.overrides.hydra.extend(overrides(for_jobs))
         SweepRecord.open = attempt
         signal.signal(signal.SIGTERM, _end_between_jobs)
 
@@ -138,10 +138,9 @@ class SweepRecord(Callback):
         """Close the sweep.
 
         Raises:
-            SystemExit: when not all is well; see ``close_sweep``.
+            SystemExit: when a job has failed or was interrupted; see ``conclude``.
         """
-        code = close_sweep()
-        if code:
+        if code := close_sweep():
             sys.exit(code)
 
 
@@ -156,7 +155,7 @@ def _sweep_folder(config: DictConfig, base: dict[str, Any]) -> Path:
     """The folder of this sweep, with its base config in it.
 
     Raises:
-        UserError: when the folder that the user has chosen belongs to another sweep.
+        UserError: when the chosen folder belongs to another sweep.
     """
     chosen = Path(config.hydra.sweep.dir)
     choices = config.hydra.runtime.choices
@@ -195,7 +194,7 @@ def _load(path: Path) -> dict[str, Any]:
 
 
 def _name_sibling(folder: Path, base: dict[str, Any]) -> None:
-    """Say what sets a new sweep apart from the latest of the same name."""
+    """Log how a new sweep differs from the latest of the same name."""
     prefix = folder.name.rpartition("_")[0]
     siblings = [
         path
@@ -210,7 +209,7 @@ def _name_sibling(folder: Path, base: dict[str, Any]) -> None:
 
 
 def close_sweep() -> int:
-    """Log the table of the sweep that is open, if one is, and write ``sweep.csv``.
+    """Log the table of the open sweep, if there is one, and write ``sweep.csv``.
 
     Returns:
         The exit status; see ``conclude``.

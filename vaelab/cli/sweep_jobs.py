@@ -1,4 +1,4 @@
-"""Which jobs a sweep has, and whether each can be run, before the first begins."""
+"""Check all jobs of a sweep before the first begins."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from vaelab.errors import UserError
 def check_jobs(config: DictConfig, swept: Sequence[str]) -> None:
     """Compose every job of a sweep and check its keys and values, as the job itself will.
 
-    Constructor and data errors surface when the job runs. Sweepers other than Hydra's own do not
-    know beforehand what they will try: their jobs are not checked.
+    Constructor and data errors surface when the job runs. Jobs of sweepers other than Hydra's own
+    are not known beforehand, and are not checked.
 
     Args:
         config: of the sweep.
         swept: keys that are varied.
 
     Raises:
-        UserError: listing the jobs that cannot be run, and why.
+        UserError: listing the jobs that cannot be run, with reasons.
     """
     if not config.hydra.sweeper["_target_"].endswith(".BasicSweeper"):
         return
@@ -35,7 +35,7 @@ def check_jobs(config: DictConfig, swept: Sequence[str]) -> None:
         jobs = _jobs(config)
         reasons = [_refusal(config, overrides) for overrides in jobs]
     except HydraException:
-        return  # the sweeper composes all jobs next, and says why
+        return  # the sweeper composes all jobs next, and raises the same error
     wrong = []
     for overrides, reason in zip(jobs, reasons, strict=True):
         if reason:
@@ -65,7 +65,7 @@ def _jobs(config: DictConfig) -> list[list[str]]:
 
 
 def _refusal(config: DictConfig, overrides: list[str]) -> str:
-    """Why a job cannot be run; empty if it can."""
+    """Reason why a job cannot be run; empty if it can."""
     loader, known = GlobalHydra.instance().config_loader(), HydraConfig.instance()
     before = known.cfg
     try:

@@ -1,4 +1,4 @@
-"""Which ``_target_`` a config may name: a saved config of somebody else is data, not a program."""
+"""The targets (``_target_``) that a config may name, so that a config cannot run any program."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ ALLOWED_BELOW = {
     "logger": ("lightning.pytorch.loggers.",),
     "callbacks": ("lightning.pytorch.callbacks.",),
 }
-# Not a config key: whoever writes the config must not choose what it may call.
+# Not a config key: a config must not be able to extend what it may call.
 VARIABLE = "VAELAB_ALLOWED_TARGETS"
 
 
 def check_targets(config: Any, path: str = "") -> None:
-    """Refuse a config that names, anywhere, what is not ours to call; nothing is imported before.
+    """Check all targets of a config, without importing one that is not allowed.
 
     ``vaelab.`` is allowed everywhere, Lightning's loggers and callbacks below ``logger`` and
-    ``callbacks``. The environment
-    variable ``VAELAB_ALLOWED_TARGETS``, a comma-separated list of prefixes, allows more.
+    ``callbacks``. The environment variable ``VAELAB_ALLOWED_TARGETS``, a comma-separated list of
+    prefixes, allows more.
 
     Raises:
         UserError: naming the key, the target and the cure.
@@ -59,7 +59,7 @@ def _check(target: Any, path: str) -> None:
         raise UserError(
             f"{where}: a config may only name what starts with {', '.join(allowed)}; {cure}"
         )
-    # vaelab.atomic.os.system starts well, but is not defined there.
+    # vaelab.atomic.os.system has an allowed prefix, but is defined elsewhere.
     try:
         named: Any = get_object(target)
     except ImportError as error:
@@ -70,10 +70,10 @@ def _check(target: Any, path: str) -> None:
 
 
 def type_hints(target: str) -> dict[str, Any]:
-    """Argument → type of what a ``_target_`` names, which ``check_targets`` has passed.
+    """Argument → type of a target that ``check_targets`` has accepted.
 
-    Annotations that cannot be evaluated, such as names that are imported for a type checker alone,
-    are left out.
+    Annotations that cannot be evaluated, such as names imported only for a type checker, are left
+    out.
     """
     named: Any = get_object(target)
     function = named.__init__ if isinstance(named, type) else named  # type: ignore[misc]
@@ -92,7 +92,7 @@ def _evaluated(function: Any) -> Iterator[tuple[str, Any]]:
 
 
 def parameters(target: str) -> list[str] | None:
-    """Names of the arguments of what a ``_target_`` names; None where it takes any."""
+    """Names of the arguments of a target; None where it takes any."""
     arguments = inspect.signature(get_object(target)).parameters.values()
     if any(argument.kind is inspect.Parameter.VAR_KEYWORD for argument in arguments):
         return None

@@ -1,12 +1,11 @@
-"""Paths on the command line mean what was typed, whatever characters are in them.
+"""Quote paths on the command line, so that Hydra reads any path as it was typed.
 
-In Hydra's grammar ``( ) , = [ ] { } '`` and blanks have meanings of their own, so that
-``dataset.root_dir=/data/chest x-ray (2017)`` is an error to it. The value of a key that is a path
+``( ) , = [ ] { } '`` and blanks are part of Hydra's grammar, so that
+``dataset.root_dir=/data/chest x-ray (2017)`` would be an error. The value of a key that is a path
 is therefore quoted before Hydra reads it, by this rule:
 
 - ``~`` at the beginning is the home directory, as in a shell, and ``${...}`` an interpolation;
-- what is in quotes of its own (``key='"a b"'`` in a shell), ``null`` and nothing are left as they
-  are;
+- quoted values (``key='"a b"'`` in a shell), ``null`` and empty values are left unchanged;
 - ``[a,b]`` is a list where the key takes several paths, if Hydra can read it;
 - a comma belongs to the path; a sweep (``-m``) over paths is written ``key=choice(a,b)``, or with
   each of them in quotes, ``key='"a","b"'``.
@@ -42,7 +41,7 @@ _SWEEP = re.compile(rf"(choice|shuffle|sort|tag)\(.*\)|({QUOTED})(\s*,\s*({QUOTE
 
 
 def as_typed(arguments: Sequence[str], folders: Sequence[Path], sweep: bool = False) -> list[str]:
-    """The arguments, with paths quoted for Hydra; those that are so already stay the same.
+    """The arguments with paths quoted for Hydra; quoted arguments are returned unchanged.
 
     Args:
         arguments: of the command line.
@@ -50,19 +49,19 @@ def as_typed(arguments: Sequence[str], folders: Sequence[Path], sweep: bool = Fa
         sweep: whether it is one (``-m``).
 
     Raises:
-        UserError: for what looks like several paths to sweep over.
+        UserError: for a value that is probably meant as a sweep over several paths.
     """
     chosen = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     return [_as_typed(argument, chosen, folders, sweep) for argument in arguments]
 
 
 def is_named_as_path(name: str) -> bool:
-    """Whether an argument of a constructor says by its name that it is a path."""
+    """Whether an argument of a constructor is a path by its name."""
     return _NAMED_AS_PATH.fullmatch(name) is not None
 
 
 def typed_path(value: str) -> str:
-    """The path that a value stands for, as typed or as ``as_typed`` has written it."""
+    """The path of a value, as typed or as quoted by ``as_typed``."""
     plain = unquoted(value)
     return str(Path(value).expanduser()) if plain is None else plain
 
@@ -86,7 +85,7 @@ def _as_typed(
 def _several(
     key: str, value: str, chosen: Mapping[str, str], folders: Sequence[Path]
 ) -> bool | None:
-    """Whether a key takes several paths; None where it is no path."""
+    """Whether a key takes several paths; None if it is not a path."""
     if key in OWN:
         return False
     hints = [] if _NUMBER.fullmatch(value) else list(_hints(key, chosen, folders))
@@ -96,7 +95,7 @@ def _several(
 
 
 def _hints(key: str, chosen: Mapping[str, str], folders: Sequence[Path]) -> Iterator[Any]:
-    """The types that a key has in the option that was chosen, or in each of its group's."""
+    """The types of a key in the chosen option, or in all options of its group."""
     group, *inner = key.split(".")
     if inner:
         options = option_files(group, folders)
@@ -107,7 +106,7 @@ def _hints(key: str, chosen: Mapping[str, str], folders: Sequence[Path]) -> Iter
 
 @cache
 def _types(option: Path, place: Sequence[str]) -> Mapping[str, Any]:
-    """Argument → type of what is built at a place in an option's file."""
+    """Argument → type of the target at a place in an option's file."""
     node = yaml.safe_load(option.read_text(encoding="utf-8"))
     for step in place:
         node = node.get(step) if isinstance(node, dict) else None
@@ -115,7 +114,7 @@ def _types(option: Path, place: Sequence[str]) -> Mapping[str, Any]:
         return {}
     try:
         check_targets({"_target_": node["_target_"]}, option.parent.name)
-    except UserError:  # will be said when the option is chosen
+    except UserError:  # raised again when the option is used
         return {}
     return type_hints(node["_target_"])
 

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch.utils.data import ConcatDataset, Dataset
-from tqdm import tqdm
 
 from vaelab.data.cache import CURES, CacheFullError, WholeEntries
 from vaelab.data.index import enumerate_names
 from vaelab.errors import UserError
+from vaelab.progress import progress
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +55,8 @@ def fill_cache(datasets: Iterable[Dataset[Any]], progress_bar: bool = True) -> N
     with _one_thread_each(), thread_pool() as pool:
         jobs = {pool.submit(one.dataset.make, one.item, one.path): one for one in missing}
         try:
-            for job in tqdm(
-                as_completed(jobs), "preprocessing", len(jobs), unit="sample",
-                leave=False, disable=not progress_bar,
+            for job in progress(
+                as_completed(jobs), "preprocessing", len(jobs), unit="sample", shown=progress_bar,
             ):  # fmt: skip
                 failures += _failure(job.exception(), jobs.pop(job))
         except BaseException:

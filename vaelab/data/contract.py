@@ -6,16 +6,17 @@ of most datasets, or one sentence that says what to implement. ``SplitDataModule
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, NoReturn, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from vaelab.data.groups import Groups
 from vaelab.data.index import Record
 from vaelab.data.inputs import Input
 from vaelab.errors import UserError
@@ -45,9 +46,9 @@ class InputSample:
     """The file in whose own space a map is saved."""
     affine: NDArray[np.float64] | None = None
     """Of a volume: voxel indices of ``image`` → mm of the scanner's space, (4, 4)."""
-    box: tuple[float, float, float, float] | None = None
-    """Of an image: left, top, right and bottom of what it shows, as shares of the original's width
-    and height."""
+    placement: NDArray[np.float64] | None = None
+    """Of an image, (2, 3): (x, y, 1) of ``image`` ↦ (x, y) of the original, both from -1 at the
+    left or upper border to 1 at the other."""
 
 
 class ShiftableImages(Protocol):
@@ -62,6 +63,42 @@ class ShiftableImages(Protocol):
         ...
 
 
+class Original(NamedTuple):
+    """A record as a file holds it, and as the run's own code prepares it."""
+
+    pixels: NDArray[np.float32]
+    """Without a batch axis."""
+    sample: Tensor
+    """(C, ...)."""
+    restored: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    """A map of the sample → the same in the place and the size of ``pixels``."""
+
+
+class OriginalsInGraph(Protocol):
+    """How originals become samples, in operations that can be exported.
+
+    A graph has a batch of originals of one size, whatever that is.
+    """
+
+    def prepared(self, original: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples (B, C, ...), and the part of the original that each shows."""
+        ...
+
+    def restored(self, heatmap: Tensor, box: Tensor, original: Tensor) -> Tensor:
+        """Maps of samples → of the shape of ``original``.
+
+        Args:
+            heatmap: (B, ...).
+            box: the second of ``prepared``.
+            original: what was prepared.
+        """
+        ...
+
+    def examples(self, records: Sequence[Record]) -> Iterator[Original]:
+        """Records as the run's own code prepares them, to compare with."""
+        ...
+
+
 class DatasetContract:
     """What a task may ask of any dataset."""
 
@@ -71,6 +108,8 @@ class DatasetContract:
     """Whether the last number of an id after its patient is the order of the patient's visits."""
     keeps_samples_in_memory: ClassVar[bool] = False
     """Whether a dataset reads its cache once, and epochs after the first read memory."""
+    sample_unit: ClassVar[str] = "as the run's dataset prepares it"
+    """Of ``image``, in words."""
     paints_maps: ClassVar[bool] = False
     """Whether ``save_map`` makes pictures, whose colours need a scale; else it writes values."""
 
@@ -99,6 +138,10 @@ class DatasetContract:
     def factors(self) -> Path | None:
         """A CSV file of known factors, with a column ``id``; None where there is none."""
         return None
+
+    def groups(self) -> Groups:
+        """What is known of records and may be mistaken for disease: column → id → value."""
+        return {}
 
     # ------------------------------------------------------------- files from elsewhere
 
@@ -133,6 +176,10 @@ class DatasetContract:
             paint: lays heat over a grey image, for those that make pictures.
         """
         self._cannot("task.save_maps=true", "save maps", "save_map, or use false")
+
+    def originals_in_graph(self) -> OriginalsInGraph | None:
+        """How originals become samples, for ``task=export``; None where that cannot be exported."""
+        return None
 
     # ------------------------------------------------------------- robustness, growth, benchmark
 

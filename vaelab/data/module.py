@@ -46,7 +46,7 @@ FACTORS = "factors.csv"
 class Phantoms(Protocol):
     """A generator of data for those who have none."""
 
-    def prepare(self, root_dir: str) -> Path:
+    def prepare(self, root_dir: str, progress_bar: bool) -> Path:
         """Write the data under ``root_dir`` on first use; return the folder to read."""
         ...
 
@@ -174,7 +174,7 @@ class SplitDataModule(DatasetContract, L.LightningDataModule):
         """The folder to scan; phantoms are written into it on first use."""
         if self.phantoms is None or self.root_dir is None:
             return self.root_dir
-        return self.phantoms.prepare(self.root_dir)
+        return self.phantoms.prepare(self.root_dir, self.progress_bar)
 
     def factors(self) -> Path | None:
         """``factors.csv`` in the folder of the data, if it is there."""

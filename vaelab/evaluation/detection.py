@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vaelab.anomaly.calibration import ConformalCalibration
+from vaelab.evaluation.calibrating import Calibrated
 from vaelab.evaluation.predictions import Predictions
 from vaelab.evaluation.results import Decisions
 from vaelab.metrics.detection import (
@@ -62,9 +62,10 @@ def detect_by_group(predictions: Predictions) -> dict[str, Detection]:
     return subgroup_detection(predictions.score, predictions.labels, groups)
 
 
-def decide(predictions: Predictions, calibration: ConformalCalibration, alpha: float) -> Decisions:
+def decide(predictions: Predictions, calibrated: Calibrated, alpha: float) -> Decisions:
     """Which images are flagged at ``alpha``; the log warns where none can be."""
     assert predictions.labels is not None
+    calibration = calibrated.calibration
     flagged = calibration.flag(predictions.score, alpha)
     warning = calibration.warning(alpha)
     if warning:
@@ -72,6 +73,7 @@ def decide(predictions: Predictions, calibration: ConformalCalibration, alpha: f
     threshold = calibration.threshold(alpha)
     return Decisions(
         alpha=alpha,
+        calibration=calibrated.source,
         calibration_images=calibration.count,
         threshold=threshold if np.isfinite(threshold) else None,
         expected_false_alarm_rate=calibration.false_alarm_rate(alpha),

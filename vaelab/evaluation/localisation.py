@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-from torch import Tensor
-
 from vaelab.anomaly.detector import Prediction
 from vaelab.data.index import Record, split_by_patient
-from vaelab.metrics.localisation import BestDice, LesionCount, PixelHistogram, count_lesions
+from vaelab.evaluation.baselines import Baselines
+from vaelab.evaluation.map_tally import MapFigures, MapTally, masks_of
+from vaelab.metrics.bootstrap import Estimate
+from vaelab.metrics.localisation import LesionCount, count_lesions
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,44 @@ class Localisation:
     detection_rate: float | None
     false_positives_per_image: float | None
     """Connected flagged components that touch no lesion."""
+    lesion_images: int
+    """Judged images with a lesion, to which the next two are limited."""
+    average_precision_per_image: Estimate
+    """Mean, with its 95 % interval by patient."""
+    pointing_game: Estimate
+    """Share whose largest value lies in a lesion, likewise."""
+    baselines: dict[str, MapFigures]
+    """Maps that know less → the same figures on the same images; see
+    ``vaelab.evaluation.baselines``."""
+
+    @property
+    def own(self) -> MapFigures:
+        """Of the run's own map what there is of each baseline."""
+        return MapFigures(
+            self.average_precision, self.average_precision_per_image, self.pointing_game, self.dice
+        )
+
+    def verdict(self) -> str:
+        """Which baselines do better by which figure, in words."""
+        wins: dict[str, list[str]] = defaultdict(list)
+        for name, value in MEASURES.items():
+            best = max(self.baselines, key=lambda other: value(self.baselines[other]))
+            if value(self.baselines[best]) >= value(self.own):
+                figures = f"{value(self.baselines[best]):.2f} against {value(self.own):.2f}"
+                wins[best].append(f"{name} ({figures})")
+        if not wins:
+            return "The run's own map does better than every baseline, by every figure."
+        said = "; ".join(f"{best} by {', '.join(figures)}" for best, figures in wins.items())
+        return f"At least as good as the run's own map: {said}."
+
+
+MEASURES: Mapping[str, Callable[[MapFigures], float]] = {
+    "average precision over all images": lambda of: of.average_precision,
+    "average precision per image": lambda of: of.average_precision_per_image.value,
+    "pointing game": lambda of: of.pointing_game.value,
+    "Dice": lambda of: of.dice,
+}
+"""Name → what a kind of map is compared by; larger is better."""
 
 
 class ChosenThreshold:
@@ -65,24 +104,18 @@ class ChosenThreshold:
 
     Args:
         part: these images.
+        baselines: other maps, for which one is chosen too.
     """
 
-    def __init__(self, part: Part) -> None:
+    def __init__(self, part: Part, baselines: Baselines) -> None:
         self.part = part
-        self._histogram = PixelHistogram()
-        self._best: BestDice | None = None
+        self.tally = MapTally()
+        self.baselines = baselines
 
     def add(self, batch: Mapping[str, Any], prediction: Prediction) -> None:
         """Take note of a batch."""
-        assert self._best is None, "chosen already"
-        self._histogram = self._histogram.add(*_pixels(batch, prediction))
-
-    @property
-    def best(self) -> BestDice | None:
-        """Chosen now, from what was added; None without a lesion."""
-        if self._best is None and self._histogram.inside.total:
-            self._best = self._histogram.best_dice_threshold()
-        return self._best
+        self.tally.choose(prediction.heatmap.numpy(), masks_of(batch))
+        self.baselines.choose(batch, prediction)
 
 
 class LocalisedLesions:
@@ -91,38 +124,47 @@ class LocalisedLesions:
     Args:
         part: the images to judge.
         chosen: has seen all of its images before the first is judged.
+        patients: id → patient, of these images.
     """
 
-    def __init__(self, part: Part, chosen: ChosenThreshold) -> None:
+    def __init__(self, part: Part, chosen: ChosenThreshold, patients: Mapping[str, str]) -> None:
         self.part = part
         self.chosen = chosen
-        self._histogram = PixelHistogram()
+        self._patients = patients
         self._lesions = LesionCount()
         self._dimensions = 0
 
     def add(self, batch: Mapping[str, Any], prediction: Prediction) -> None:
         """Take note of a batch."""
-        best = self.chosen.best
+        best = self.chosen.tally.best
         if best is None:
             return
-        maps, masks = _pixels(batch, prediction)
+        maps, masks = prediction.heatmap.numpy(), masks_of(batch)
         self._dimensions = maps.ndim - 1
-        self._histogram = self._histogram.add(maps, masks)
+        self.chosen.tally.judge(maps, masks, [self._patients[name] for name in batch["id"]])
+        self.chosen.baselines.judge(batch, prediction)
         for heatmap, mask in zip(maps, masks, strict=True):
             self._lesions += count_lesions(heatmap, mask, best.threshold)
 
-    def result(self, map_name: str) -> Localisation | None:
-        """What is to be said; None, with a warning, where one of the two parts shows no lesion."""
-        best, choosing = self.chosen.best, self.chosen.part
-        if best is None or not self._histogram.inside.total:
+    def result(self, map_name: str, num_resamples: int, seed: int) -> Localisation | None:
+        """What is to be said; None, with a warning, where one of the two parts shows no lesion.
+
+        Args:
+            map_name: in words, what the maps show.
+            num_resamples: of the bootstrap over patients behind intervals.
+            seed: of the same.
+        """
+        tally, choosing = self.chosen.tally, self.chosen.part
+        best, histogram = tally.best, tally.judged
+        if best is None or not histogram.inside.total:
             log.warning(
                 "no localisation: no lesion in the %s or in the %s", choosing.name, self.part.name
             )
             return None
-        true, false = self._histogram.flagged(best.threshold)
-        lesion = self._histogram.inside.total
-        pixels = lesion + self._histogram.outside.total
-        precision = self._histogram.average_precision()
+        true, false = histogram.flagged(best.threshold)
+        pixels = histogram.inside.total + histogram.outside.total
+        precision = histogram.average_precision()
+        own = tally.figures(num_resamples, seed)
         return Localisation(
             unit="pixel" if self._dimensions == 2 else "voxel",
             threshold_from=choosing.name,
@@ -132,8 +174,8 @@ class LocalisedLesions:
             map=map_name,
             average_precision=precision.value,
             average_precision_bracket=(precision.low, precision.high),
-            lesion_share=self._histogram.lesion_share,
-            dice=2 * true / (lesion + true + false),  # 2 TP / (2 TP + FP + FN); exact at an edge
+            lesion_share=histogram.lesion_share,
+            dice=own.dice,
             dice_where_chosen=best.dice,
             threshold=best.threshold,
             flagged_share=(true + false) / pixels,
@@ -141,6 +183,10 @@ class LocalisedLesions:
             lesions_found=self._lesions.found,
             detection_rate=self._lesions.sensitivity,
             false_positives_per_image=self._lesions.false_positives_per_volume,
+            lesion_images=tally.lesion_images,
+            average_precision_per_image=own.average_precision_per_image,
+            pointing_game=own.pointing_game,
+            baselines=self.chosen.baselines.result(num_resamples, seed),
         )
 
 
@@ -190,16 +236,3 @@ def choose_parts(splits: Mapping[str, Sequence[Record]], seed: int) -> tuple[Par
         Part("test_full", chosen, "half of the test patients"),
         Part("test_full", judged_places, "the other half of the test patients"),
     )
-
-
-def mask_of(batch: Mapping[str, Any]) -> Tensor | None:
-    """Where lesions are, non-zero, of a sample or a batch; None where that is not known."""
-    mask: Tensor | None = batch.get("mask", batch.get("seg"))
-    return mask
-
-
-def _pixels(batch: Mapping[str, Any], prediction: Prediction) -> tuple[np.ndarray, np.ndarray]:
-    """Maps and masks of a batch, both (B, ...)."""
-    mask = mask_of(batch)
-    assert mask is not None
-    return prediction.heatmap.numpy(), mask[:, 0].numpy()

@@ -11,22 +11,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from tqdm import tqdm
-
-from vaelab.anomaly.calibration import ConformalCalibration
 from vaelab.anomaly.detector import Prediction
-from vaelab.evaluation.calibrating import HealthyMaps, HeldOutScores
+from vaelab.evaluation.baselines import Baselines
+from vaelab.evaluation.calibrating import Calibrated, HeldOutScores
 from vaelab.evaluation.diagnostics import ImportanceWeights, LogLikelihood
+from vaelab.evaluation.heat_scale import HealthyMaps
 from vaelab.evaluation.judge import Judge, judged_split
 from vaelab.evaluation.localisation import (
     ChosenThreshold,
     Localisation,
     LocalisedLesions,
     choose_parts,
-    mask_of,
 )
+from vaelab.evaluation.map_tally import mask_of
 from vaelab.evaluation.objective import ObjectiveEntries
 from vaelab.evaluation.predictions import Predictions, PredictionsOf
+from vaelab.evaluation.shift_alarm import NormalsSeen, ShiftAlarm
+from vaelab.progress import progress
 
 
 class Listener(Protocol):
@@ -55,13 +56,15 @@ class Judged:
     entries: Mapping[str, float]
     """Of the objective, summed over the judged split."""
     likelihood: LogLikelihood | None
-    calibration: ConformalCalibration | None
+    calibrated: Calibrated | None
     """None where the data have no labels."""
+    shift: ShiftAlarm | None
+    """Of the judged normal images against the calibration's."""
     localisation: Localisation | None
     """None where the data have no masks, or no lesion on one of the two sides."""
 
 
-def judge_once(judge: Judge, importance_samples: int, seed: int) -> Judged:
+def judge_once(judge: Judge, importance_samples: int, num_resamples: int, seed: int) -> Judged:
     """Judge the images of a run, each seen once; its data are set up.
 
     ``calibration.json`` and ``heat_scale.json`` are written on the way.
@@ -69,7 +72,8 @@ def judge_once(judge: Judge, importance_samples: int, seed: int) -> Judged:
     Args:
         judge: of the run.
         importance_samples: z decoded for each judged image.
-        seed: of these draws, and of what localisation chooses its threshold on.
+        num_resamples: of the bootstrap over patients behind the intervals of localisation.
+        seed: of these draws and resamples, and of what localisation chooses its threshold on.
     """
     run, data = judge.run, judge.run.data
     split = judged_split(data)
@@ -77,28 +81,39 @@ def judge_once(judge: Judge, importance_samples: int, seed: int) -> Judged:
     entries = ObjectiveEntries(run)
     weights = ImportanceWeights(judge.model, run.hardware.device, importance_samples, seed)
     healthy, held_out = HealthyMaps(run), HeldOutScores(run)
+    normals = NormalsSeen(data.splits[split])
     data.preprocess(split)
     shown: Mapping[str, Any] = data.dataset(split)[0]
     lesions = _lesions(judge, seed) if mask_of(shown) is not None else None
-    calibrated = "label" in shown
+    labelled = "label" in shown
     others: dict[str, list[Listener]] = defaultdict(list, {"val": [healthy]})
-    if calibrated:
+    if labelled:
         others[held_out.split].append(held_out)
-    for stretch in _plan(split, [predictions, entries, weights], lesions, others):
+    for stretch in _plan(split, [predictions, entries, weights, normals], lesions, others):
         _go(judge, stretch)
     scale = healthy.write()
+    calibrated = held_out.write() if labelled else None
+    seen = normals.result()
     return Judged(
         predictions.result(),
         entries.result(),
         weights.result(),
-        held_out.write() if calibrated else None,
-        lesions.result(scale.quantity) if lesions else None,
+        calibrated,
+        calibrated.shift(seen) if calibrated and seen else None,
+        lesions.result(scale.quantity, num_resamples, seed) if lesions else None,
     )
 
 
 def _lesions(judge: Judge, seed: int) -> LocalisedLesions:
-    choosing, judged = choose_parts(judge.run.data.splits, seed)
-    return LocalisedLesions(judged, ChosenThreshold(choosing))
+    data = judge.run.data
+    choosing, judged = choose_parts(data.splits, seed)
+    patients = {
+        record["id"]: record["patient"]
+        for part in (choosing, judged)
+        for record in data.splits[part.split]
+    }
+    chosen = ChosenThreshold(choosing, Baselines(patients, data.channel_names))
+    return LocalisedLesions(judged, chosen, patients)
 
 
 def _plan(
@@ -131,9 +146,9 @@ def _plan(
 def _go(judge: Judge, stretch: Stretch) -> None:
     data = judge.run.data
     count = len(data.splits[stretch.split] if stretch.places is None else stretch.places)
-    with tqdm(
-        total=count, desc=f"judging {stretch.split}", unit="image", leave=False,
-        disable=not judge.run.logging.progress_bar,
+    with progress(
+        total=count, desc=f"judging {stretch.split}", unit="image",
+        shown=judge.run.logging.progress_bar,
     ) as bar:  # fmt: skip
         for batch, prediction in judge.examine(stretch.split, stretch.places):
             for listener in stretch.listeners:

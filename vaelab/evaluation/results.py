@@ -17,8 +17,10 @@ from pydantic import TypeAdapter, ValidationError
 from vaelab.atomic import write_json
 from vaelab.errors import UserError
 from vaelab.evaluation.diagnostics import AggregatePosterior, KLParts, LogLikelihood
+from vaelab.evaluation.groups import DetectionWithin
 from vaelab.evaluation.localisation import Localisation
 from vaelab.evaluation.predictions import ErrorWithin, Predictions
+from vaelab.evaluation.shift_alarm import ShiftAlarm
 from vaelab.metrics.detection import Detection
 from vaelab.metrics.latent import active_units
 from vaelab.metrics.probes import Probes
@@ -27,8 +29,8 @@ CHANNELS, SUM = "_per_channel", "_sum"
 """Endings of keys whose beginning is a metric, and an entry of the objective."""
 OPTIONAL = (
     "kl_decomposition_nats", "aggregate_posterior", "log_likelihood_nats", "tumour", "probes",
-    "detection", "detection_all", "detection_by_group", "decisions", "localisation",
-    "intervals_95_percent",
+    "detection", "detection_all", "detection_by_group", "detection_within", "decisions", "shift",
+    "localisation", "at_best_test_threshold", "intervals_95_percent",
 )  # fmt: skip
 """Keys that are left out where nothing is known."""
 
@@ -74,6 +76,8 @@ class Decisions:
     """Normal and sick images flagged at a threshold from held-out normal images."""
 
     alpha: float
+    calibration: str
+    """In words, the images behind the threshold."""
     calibration_images: int
     threshold: float | None
     """None where nothing can be flagged."""
@@ -102,7 +106,11 @@ class Evaluation:
     detection_all: Detection | None = None
     """On all test images."""
     detection_by_group: dict[str, Detection] | None = None
+    detection_within: dict[str, DetectionWithin] | None = None
+    """Column of the dataset's table of groups → detection within each group."""
     decisions: Decisions | None = None
+    shift: ShiftAlarm | None = None
+    """Whether the judged normal images look like those of the calibration."""
     localisation: Localisation | None = None
 
     def to_json(self) -> dict[str, Any]:

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from vaelab.data.index import enumerate_names
 from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
 from vaelab.latents.sources import Source, Unreadable, own_sources
+from vaelab.progress import progress
 
 
 def batches_of(
@@ -32,7 +32,7 @@ def batches_of(
         num_workers=data.num_workers,
         collate_fn=list,
     )
-    bar = tqdm(loader, desc, unit="batch", leave=False, disable=not progress_bar)
+    bar = progress(loader, desc, unit="batch", shown=progress_bar)
     seen = 0
     for batch in bar:
         bad = [

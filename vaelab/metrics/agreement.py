@@ -1,14 +1,14 @@
-"""Do two latent spaces hold the same subjects in the same arrangement?
+"""Agreement of two latent spaces: do they arrange the same subjects in the same way?
 
 Spaces of two seeds share no axes: unit 7 of one is a mixture of units of the other, or has
-its sign. Every measure here is blind to a rotation, a reflection, a shift and a common scale,
-gives 1 for spaces that differ by these alone, and about 0 for independent ones.
+the opposite sign. Every measure here is invariant to rotation, reflection, shift and a common
+scale. It is 1 for spaces that differ only by these, and about 0 for independent spaces.
 
-Args of all:
+Arguments of all functions:
     a, b: positions of the same N subjects in two spaces, a row per subject, (N, z) and (N, z').
     weights: how often each subject counts, (R, N); see ``vaelab.metrics.bootstrap``.
 
-All return NaN where a space has collapsed to one point, which has no arrangement.
+All return NaN where a space has collapsed to a single point.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from vaelab.metrics.reliability import distances
 Floats = NDArray[np.float64]
 
 VARIANCE_KEPT = 0.95
-"""Share of each space's variance that the aligned components hold, where subjects allow."""
+"""Share of each space's variance in the aligned components, where subjects are many enough."""
 SUBJECTS_PER_COMPONENT = 3
-"""Subjects to fit an alignment on for each component that is aligned. With as many components as
-subjects a rotation fits anything."""
+"""Subjects of the fit per aligned component. With as many components as subjects a rotation fits
+anything."""
 
 
 def aligned_components(a: Floats, b: Floats) -> int:
-    """Principal components that ``aligned_r2`` compares: enough for the variance, few enough."""
+    """Number of principal components that ``aligned_r2`` compares."""
     needed = max(_components_for(VARIANCE_KEPT, points) for points in (a, b))
     return max(1, min(needed, len(a) // 2 // SUBJECTS_PER_COMPONENT))
 
 
 def aligned_r2(a: Floats, b: Floats, weights: Floats, seed: int, repeats: int = 10) -> Floats:
-    """Share of the variance of one space that the other, rotated and scaled, gives back, (R,).
+    """Share of the variance of one space that the other, rotated and scaled, explains, (R,).
 
     Orthogonal Procrustes (Schönemann 1966) with a scale, between the leading principal components
     of both. Components, rotation and scale are fitted on a random half of the subjects and scored
@@ -135,7 +135,7 @@ def neighbour_agreement(a: Floats, b: Floats, weights: Floats, neighbours: int) 
 
 
 def _is_point(points: Floats) -> bool:
-    """Whether all that tells subjects apart is rounding of float32."""
+    """Whether all positions are equal up to rounding of float32."""
     return bool(np.ptp(points, axis=0).max() <= 1e-6 * np.abs(points).max())
 
 

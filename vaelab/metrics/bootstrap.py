@@ -1,7 +1,7 @@
-"""Intervals by resampling patients, for numbers that are sums over scans or pairs of scans.
+"""Bootstrap intervals over patients, for numbers that are sums over scans or pairs of scans.
 
 A resample is a row of weights: how often each patient was drawn. A measure that takes such rows
-gives its value on all resamples at once, and on the data as they are for a row of ones.
+computes its value on all resamples at once; a row of ones gives the value on the data themselves.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Estimate:
     """A number and its confidence interval."""
 
     value: float
-    """On the data as they are."""
+    """On the data themselves, not resampled."""
     low: float
     high: float
 
@@ -31,17 +31,17 @@ def patient_weights(
     seed: int,
     labels: NDArray[np.int64] | None = None,
 ) -> Floats:
-    """How often each scan counts, (1 + R, N): first the data as they are, then R resamples.
+    """How often each scan counts, (1 + R, N): first a row of ones, then R resamples.
 
     Scans of one patient are drawn together (Field & Welsh 2007, the cluster bootstrap): they
-    resemble each other, and drawing scans would pretend to more evidence than there is.
+    resemble each other, and drawing scans would overstate the evidence.
 
     Args:
         patients: of each scan, (N,).
         num_resamples: R.
         seed: of the draws.
         labels: class of each scan, (N,), a small number from 0 on. Patients with scans of the same
-            classes are then drawn among themselves, so that every resample has every class.
+            classes are then drawn separately, so that every resample has every class.
     """
     names, of_scan = np.unique(np.asarray(list(patients)), return_inverse=True)
     classes = np.zeros(len(names), np.int64)  # of each patient, a bit for each
@@ -58,7 +58,7 @@ def patient_weights(
 def interval(values: Floats, level: float = 0.95) -> Estimate:
     """The first value with the percentile interval of the rest (Efron 1979), (1 + R,).
 
-    A resample without any weight where it matters is NaN and left out.
+    Resamples on which the number is undefined, NaN, are left out.
     """
     tail = 50 * (1 - level)
     rest = values[1:][np.isfinite(values[1:])]
@@ -75,8 +75,8 @@ def over_scans(numbers: Floats, weights: Floats) -> Floats:
 def over_pairs(numbers: Floats, weights: Floats) -> Floats:
     """Weighted sum over pairs of different scans, (N, N) → (1 + R,).
 
-    A pair counts w_i w_j times. A scan that was drawn twice makes no pair with itself, whose
-    distance of zero would say nothing of the space.
+    A pair counts w_i w_j times. A scan that was drawn twice makes no pair with itself: its
+    distance of zero would not be information about the space.
     """
     between = numbers.copy()
     np.fill_diagonal(between, 0)

@@ -1,4 +1,4 @@
-"""What the KL of a VAE is spent on: information, dependence between units, shape of each unit."""
+"""The KL of a VAE in three terms: information, dependence between units, shape of each unit."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ NUMBERS_AT_ONCE = 4_000_000  # float64: 32 MB
 class KLDecomposition(NamedTuple):
     """Three terms in nats whose sum is the mean KL of the samples.
 
+        E_n KL(q(z|n) || p(z)) = I_q(n; z) + KL(q(z) || prod_j q(z_j)) + sum_j KL(q(z_j) || p(z_j))
+
     Chen et al. 2018 (arXiv:1802.04942), equation 2, with q(z) the mixture of the N posteriors.
     """
 
     mutual_information: float
-    """I_q(n; z) = E log q(z|n)/q(z), of which sample z came (Hoffman & Johnson 2016). At most
-    log N: it saturates there when no two posteriors overlap, and then says no more."""
+    """I_q(n; z) = E log q(z|n)/q(z), between sample and latents (Hoffman & Johnson 2016). At most
+    log N, where it saturates as soon as no two posteriors overlap."""
     total_correlation: float
-    """KL(q(z) || prod_j q(z_j)): dependence between units. Of few samples it is large whatever the
+    """KL(q(z) || prod_j q(z_j)): dependence between units. Large for few samples whatever the
     network, since N points in many units are dependent: compare at equal N."""
     dimension_wise_kl: float
-    """sum_j KL(q(z_j) || N(0, 1)): how far each unit alone is from its prior."""
+    """sum_j KL(q(z_j) || N(0, 1)): distance of each unit from its prior."""
 
     @property
     def total(self) -> float:
@@ -38,8 +40,8 @@ def kl_decomposition(
 ) -> KLDecomposition:
     """Decompose the mean KL over samples by Monte Carlo.
 
-    The mixture is exact, since all N posteriors are at hand; only the expectation over z is drawn.
-    Time grows with draws · N² · z.
+    The mixture of the N posteriors is exact; only the expectation over z is drawn. Time grows with
+    draws · N² · z.
 
     Args:
         mu: posterior means, (N, z), on the CPU.

@@ -1,4 +1,4 @@
-"""How far a reconstruction is from its image."""
+"""Quality of a reconstruction: squared error, PSNR, SSIM, whole or within a mask."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from torch import Tensor
 
 SSIM_WINDOW = 11
 """Side of the Gaussian window in pixels or voxels (Wang et al. 2004), sigma 1.5."""
+QUANTILE_VALUES = 2**16
 FAINT = 1e-3
-"""Share of a channel's range below which a voxel is background: resampling leaves a rim of that."""
+"""Share of a channel's range below which a voxel is background; resampling leaves a faint rim."""
 
 
 def mean_squared_error(x: Tensor, x_hat: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -18,7 +19,7 @@ def mean_squared_error(x: Tensor, x_hat: Tensor, mask: Tensor | None = None) -> 
     Args:
         x: (B, C, ...).
         x_hat: shaped like ``x``.
-        mask: bool, (B, 1, ...): only voxels where it holds; NaN where there is none.
+        mask: bool, (B, 1, ...): only voxels where it is true; NaN where there are none.
     """
     return masked_mean((x.float() - x_hat.float()).square(), mask)
 
@@ -33,25 +34,19 @@ def psnr(x: Tensor, x_hat: Tensor, mask: Tensor | None = None) -> Tensor:
     return 10 * torch.log10(span.square() / mean_squared_error(x, x_hat, mask))
 
 
-def ssim(x: Tensor, x_hat: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Structural similarity of each sample and channel, at most 1, (B, C, ...) → (B, C); no unit.
+def similarity_of_windows(x: Tensor, x_hat: Tensor) -> Tensor:
+    """Structural similarity (SSIM) of each window, at most 1; no unit.
 
-    NaN for a channel that is constant.
+    Wang et al. 2004 by MONAI, Gaussian window of 11, valid windows only. Both images are scaled so
+    that the channel's range in ``x`` becomes 0 to 1, since the luminance term needs intensities
+    from 0 up, which z-scored MRI does not have. NaN for a channel that is constant.
 
     Args:
         x: (B, C, ...), each side at least ``SSIM_WINDOW``.
         x_hat: shaped like ``x``.
-        mask: bool, (B, 1, ...): the mean is over windows whose centre is where it holds.
-    """
-    return mean_of_windows(similarity_of_windows(x, x_hat), mask)
 
-
-def similarity_of_windows(x: Tensor, x_hat: Tensor) -> Tensor:
-    """Structural similarity of each window, (B, C, ...) shorter by a window less 1 on each axis.
-
-    Wang et al. 2004 by MONAI, Gaussian window of 11, valid windows only. Both images are scaled so
-    that the channel's own range in ``x`` becomes 0 to 1: the luminance term takes intensities from
-    0 up, which z-scored MRI is not.
+    Returns:
+        (B, C, ...), each side shorter by ``SSIM_WINDOW`` - 1.
     """
     dims = x.dim() - 2
     low, span = (part.reshape(*part.shape, *[1] * dims) for part in _range(x))
@@ -66,7 +61,12 @@ def similarity_of_windows(x: Tensor, x_hat: Tensor) -> Tensor:
 
 
 def mean_of_windows(similarity: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over all windows, or over those whose centre is where a mask of images holds, (B, C)."""
+    """SSIM of each sample and channel, (B, C): the mean over windows centred within the mask.
+
+    Args:
+        similarity: of ``similarity_of_windows``.
+        mask: bool, (B, 1, ...), of the images' size; None takes all windows.
+    """
     if mask is not None:
         rim = SSIM_WINDOW // 2
         for axis in range(2, mask.dim()):
@@ -75,11 +75,11 @@ def mean_of_windows(similarity: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def foreground(x: Tensor) -> Tensor:
-    """Where a volume is not background, (B, C, ...) → bool (B, 1, ...): the brain, once stripped.
+    """Mask of the foreground, (B, C, ...) → bool (B, 1, ...): the brain in skull-stripped volumes.
 
     Background has the smallest value of each channel, as 0 outside the brain has after z-scoring;
-    foreground is what is above it in any channel. Padding is exactly 0 in all channels and no
-    foreground. Of volumes that still show a skull this is the head.
+    foreground is what is above it in any channel. Padding, exactly 0 in all channels, is not
+    foreground. In volumes with a skull the mask is the head.
     """
     low, span = (part.reshape(*part.shape, *[1] * (x.dim() - 2)) for part in _range(x))
     bright = (x.float() > low + FAINT * span).any(1, keepdim=True)
@@ -87,7 +87,7 @@ def foreground(x: Tensor) -> Tensor:
 
 
 def squared_error_within(x: Tensor, x_hat: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of squared errors where ``mask`` holds, and the number of voxels summed.
+    """Sum of squared errors within ``mask``, and the number of values summed.
 
     Args:
         x: (B, C, ...).
@@ -95,15 +95,31 @@ def squared_error_within(x: Tensor, x_hat: Tensor, mask: Tensor) -> tuple[Tensor
         mask: bool, (B, 1, ...); one mask for all channels.
 
     Returns:
-        Two scalars, float64: their quotient is a mean over any number of batches.
+        Two scalars, float64; sums over batches have the mean squared error as their quotient.
     """
     inside = mask.expand_as(x)
     error = (x.double() - x_hat.double()).square()
     return error[inside].sum(), inside.sum().double()
 
 
+def intensity_statistics(x: Tensor) -> Tensor:
+    """What a machine leaves on intensities, whatever the patient: (B, C, ...) → (B, C, 8).
+
+    Mean, standard deviation, the mean absolute difference of neighbours along the last axis, which
+    is large for a sharp or noisy image, and quantiles 0.05, 0.25, 0.5, 0.75 and 0.95. Of
+    large images quantiles are those of an even choice of ``QUANTILE_VALUES``.
+    """
+    values = x.float().flatten(2)
+    step = -(-values.shape[2] // QUANTILE_VALUES)
+    shares = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95])
+    quantiles = values[:, :, ::step].quantile(shares, 2).movedim(0, 2)  # (B, C, 5)
+    sharpness = x.float().diff(dim=-1).abs().flatten(2).mean(2)
+    moments = torch.stack([values.mean(2), values.std(2), sharpness], 2)
+    return torch.cat([moments, quantiles], 2)
+
+
 def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of each sample and channel where a mask holds, (B, C, ...) → (B, C); NaN for nowhere."""
+    """Mean of each sample and channel within a mask, (B, C, ...) → (B, C); NaN if it is empty."""
     if mask is None:
         return values.flatten(2).mean(2)
     # Not a product: 0 times the NaN of a voxel outside would be NaN.
@@ -112,7 +128,7 @@ def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _range(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Smallest value of each sample and channel and the range above it, both (B, C), float32."""
+    """Minimum and maximum - minimum of each sample and channel, both (B, C), float32."""
     voxels = x.float().flatten(2)
     low = voxels.amin(2)
     return low, voxels.amax(2) - low

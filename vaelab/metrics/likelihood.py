@@ -5,8 +5,8 @@ with variance 1/2, up to a constant that depends on D alone:
 
     log p(x|z) = -|x - x_hat(z)|^2 - (D/2) log(pi)
 
-so that recon + kl of a run is -ELBO less (D/2) log(pi). A beta other than 1 trains another
-likelihood, of variance beta/2; the bound here is at variance 1/2 for all, so that runs compare.
+so that recon + kl of a run is -ELBO - (D/2) log(pi). A beta other than 1 trains a likelihood of
+variance beta/2; the bound here uses variance 1/2 for all runs, so that they can be compared.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from vaelab.metrics.decomposition import log_normal
 
 VARIANCE = 0.5
-"""Of the likelihood whose negative logarithm is the squared error itself."""
+"""Of the likelihood whose negative logarithm is the squared error, up to a constant."""
 
 
 def gaussian_log_likelihood(squared_error: Tensor, dimensions: int) -> Tensor:
@@ -29,7 +29,7 @@ def gaussian_log_likelihood(squared_error: Tensor, dimensions: int) -> Tensor:
 
 
 def log_importance_weight(log_likelihood: Tensor, z: Tensor, mu: Tensor, logvar: Tensor) -> Tensor:
-    """Log of p(x|z) p(z) / q(z|x) in nats for one draw of each sample, (B,).
+    """Log of p(x|z) p(z) / q(z|x) in nats for a draw of z for each sample, (B,).
 
     Args:
         log_likelihood: log p(x|z), (B,).
@@ -45,7 +45,9 @@ def log_importance_weight(log_likelihood: Tensor, z: Tensor, mu: Tensor, logvar:
 def importance_weighted_bound(log_weights: Tensor) -> Tensor:
     """Lower bound on log p(x) in nats from K weights of each sample, (B, K) → (B,).
 
-    Burda et al. 2016 (arXiv:1509.00519), equation 8: log of the mean weight. K = 1 is the ELBO; the
-    bound rises with K, and is log p(x) itself when q(z|x) is the true posterior.
+        log 1/K sum_k p(x|z_k) p(z_k) / q(z_k|x)
+
+    Burda et al. 2016 (arXiv:1509.00519), equation 8. K = 1 is the ELBO; the bound rises with K, and
+    equals log p(x) when q(z|x) is the true posterior.
     """
     return log_weights.logsumexp(1) - math.log(log_weights.shape[1])

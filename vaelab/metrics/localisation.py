@@ -1,8 +1,8 @@
-"""Localisation: does a heat map light up where the lesion is?
+"""Localisation: how well a heat map marks the lesion.
 
 A pixel (or voxel) is flagged when its value is at least the threshold. Choose the threshold on
-validation volumes and apply it to test ones: the best Dice *on the test split* ("⌈Dice⌉", Baur et
-al. 2021) is a bound that no user reaches.
+validation volumes and apply it to test volumes: the best Dice *on the test split* ("⌈Dice⌉", Baur
+et al. 2021) is an upper bound that no user reaches.
 """
 
 from __future__ import annotations
@@ -14,30 +14,28 @@ import numpy as np
 from scipy import ndimage
 
 from vaelab.errors import UserError
-from vaelab.metrics.histogram import BINS, ValueHistogram, bins_of, lower_edges
+from vaelab.metrics.histogram import BINS, ValueHistogram, bins_of, check_finite, lower_edges
 
 
 class BestDice(NamedTuple):
-    """A threshold and what it was chosen for."""
+    """The threshold with the largest Dice, and that Dice."""
 
     threshold: float
     dice: float
-    """On the pixels that the threshold was chosen on; too good for a result."""
+    """On the pixels that the threshold was chosen on: too optimistic to be a result."""
 
 
 class Bracketed(NamedTuple):
-    """A number known up to rounding; no confidence interval."""
+    """A number and bounds of its exact value; not a confidence interval."""
 
     value: float
     low: float
-    """The exact number is no smaller,"""
     high: float
-    """and no larger."""
 
 
 @dataclass(frozen=True)
 class LesionCount:
-    """Lesions found and false alarms; those of several volumes add up.
+    """Detected lesions and false alarms; counts of several volumes add up.
 
     ``sum((count_lesions(...) for ...), LesionCount())`` is that of a cohort, one point of its
     free-response ROC curve.
@@ -68,43 +66,57 @@ class LesionCount:
         return self.false_positives / self.volumes if self.volumes else None
 
 
-def count_lesions(
-    heatmap: np.ndarray, mask: np.ndarray, threshold: float, min_share: float = 0.0
-) -> LesionCount:
-    """Lesions of one image or volume, and which of them the map finds.
+def count_lesions(heatmap: np.ndarray, mask: np.ndarray, threshold: float) -> LesionCount:
+    """Lesions of an image or volume, and how many of them the map detects.
 
     Lesions are connected components of the mask; pixels that share a face, an edge or a corner
-    are connected (8 neighbours in 2D, 26 in 3D). So are flagged components.
+    are connected (8 neighbours in 2D, 26 in 3D). A lesion is detected when a pixel of it is
+    flagged. A false alarm is a connected component of flagged pixels without a lesion pixel.
 
     Args:
         heatmap: finite, larger is more abnormal, (H, W) or (D, H, W).
         mask: lesion where non-zero, shaped like ``heatmap``.
-        threshold: pixels from here on are flagged.
-        min_share: a lesion counts as found when at least this share of its pixels, in [0, 1], and
-            at least one of them, is flagged.
+        threshold: pixels with at least this value are flagged.
     """
-    lesion, flagged = _check(heatmap, mask), _flag(heatmap, threshold)
-    of_lesion, lesions = _components(lesion)
-    hits = np.bincount(of_lesion[flagged], minlength=lesions + 1)[1:]  # flagged pixels of each
-    sizes = np.bincount(of_lesion.ravel(), minlength=lesions + 1)[1:]
-    found = (hits > 0) & (hits / sizes >= min_share)
-    of_alarm, alarms = _components(flagged)
-    touching = np.unique(of_alarm[lesion & flagged])
-    return LesionCount(lesions, int(found.sum()), alarms - len(touching), volumes=1)
+    assert heatmap.shape == mask.shape
+    check_finite(heatmap)
+    lesion = mask != 0
+    # As float64: a float32 map would have the threshold rounded, and a pixel at it lost.
+    flagged = heatmap.astype(np.float64, copy=False) >= threshold
+    with_corners = ndimage.generate_binary_structure(mask.ndim, mask.ndim)
+    lesion_labels, lesions = ndimage.label(lesion, with_corners)
+    alarm_labels, alarms = ndimage.label(flagged, with_corners)
+    both = lesion & flagged
+    detected, true_alarms = (
+        len(np.unique(labels[both])) for labels in (lesion_labels, alarm_labels)
+    )
+    return LesionCount(int(lesions), detected, int(alarms) - true_alarms, volumes=1)
+
+
+def pointing(heatmap: np.ndarray, mask: np.ndarray) -> float:
+    """Whether a map's largest value lies in the lesion: 1 or 0, of several largest their share.
+
+    Args:
+        heatmap: finite.
+        mask: lesion where non-zero, shaped like ``heatmap``.
+    """
+    assert heatmap.shape == mask.shape
+    check_finite(heatmap)
+    return float((mask[heatmap == heatmap.max()] != 0).mean())
 
 
 @dataclass(frozen=True, eq=False)
 class PixelHistogram:
     """How often map values occur inside and outside lesions.
 
-    It stands for any number of volumes in the memory of one histogram::
+    Any number of volumes fits in the memory of one histogram::
 
         histogram = PixelHistogram()
         for heatmap, mask in volumes:
             histogram = histogram.add(heatmap, mask)
 
     Dice at the edge of a bin is exact. The order of values within a bin is lost;
-    ``average_precision`` says how much that matters.
+    ``average_precision`` gives bounds for it.
     """
 
     inside: ValueHistogram = field(default_factory=ValueHistogram)
@@ -112,8 +124,11 @@ class PixelHistogram:
     outside: ValueHistogram = field(default_factory=ValueHistogram)
     """Of all others."""
 
+    def __add__(self, other: PixelHistogram) -> PixelHistogram:
+        return PixelHistogram(self.inside + other.inside, self.outside + other.outside)
+
     def add(self, maps: np.ndarray, masks: np.ndarray) -> PixelHistogram:
-        """With more pixels.
+        """A histogram with these pixels counted too.
 
         Args:
             maps: finite, larger is more abnormal, any shape.
@@ -126,9 +141,21 @@ class PixelHistogram:
         lesion = masks != 0
         return PixelHistogram(self.inside.add(maps[lesion]), self.outside.add(maps[~lesion]))
 
+    def add_counts(
+        self, values: np.ndarray, lesion: np.ndarray, others: np.ndarray
+    ) -> PixelHistogram:
+        """With one map, seen over many masks.
+
+        Args:
+            values: the map, finite.
+            lesion: in how many masks each pixel is lesion, whole numbers.
+            others: in how many it is not.
+        """
+        return PixelHistogram(self.inside.add(values, lesion), self.outside.add(values, others))
+
     @property
     def lesion_share(self) -> float:
-        """Share of pixels that are lesion: the average precision of a blind map."""
+        """Share of pixels that are lesion: the average precision of chance."""
         return self.inside.total / (self.inside.total + self.outside.total)
 
     def average_precision(self) -> Bracketed:
@@ -173,7 +200,7 @@ class PixelHistogram:
         return BestDice(float(lower_edges(BINS - 1 - best)), float(dice[best]))
 
     def flagged(self, threshold: float) -> tuple[int, int]:
-        """Lesion pixels and others from an edge of a bin on, such as ``best_dice_threshold``'s."""
+        """Flagged lesion pixels and other flagged pixels, at the lower edge of a bin."""
         first = int(bins_of(threshold))
         return int(self.inside.counts[first:].sum()), int(self.outside.counts[first:].sum())
 
@@ -183,27 +210,3 @@ class PixelHistogram:
                 "localisation needs lesions; the masks have no pixel of any. Judge volumes with a "
                 "segmentation"
             )
-
-
-def _flag(maps: np.ndarray, threshold: float) -> np.ndarray:
-    # As float64: a float32 map would have the threshold rounded, and a pixel at it lost.
-    flagged: np.ndarray = maps.astype(np.float64, copy=False) >= threshold
-    return flagged
-
-
-def _components(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Connected components, 1 to their number and 0 elsewhere, and their number."""
-    labels, number = ndimage.label(mask, ndimage.generate_binary_structure(mask.ndim, mask.ndim))
-    return labels, int(number)
-
-
-def _check(maps: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Where the lesion is, once maps and masks fit and have a ranking."""
-    assert maps.shape == masks.shape
-    bad = int((~np.isfinite(maps)).sum())
-    if bad:
-        raise UserError(
-            f"{bad} of {maps.size} values of a heat map are not finite; did the run diverge?"
-        )
-    lesion: np.ndarray = masks != 0
-    return lesion

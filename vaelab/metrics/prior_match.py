@@ -1,7 +1,7 @@
-"""How far the aggregate posterior is from the prior: mean, covariance, and all moments (MMD).
+"""Distance of the aggregate posterior from the prior: mean, covariance, and all moments (MMD).
 
-The aggregate posterior q(z) is the mixture of the posteriors of all samples. Where it leaves the
-prior, draws from the prior decode to what no subject looks like (Tomczak & Welling 2018).
+The aggregate posterior q(z) is the mixture of the posteriors of all samples. Where it differs from
+the prior, draws from the prior decode to unrealistic images (Tomczak & Welling 2018).
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from torch import Tensor
 
 
 def mean_norm(mu: Tensor) -> float:
-    """Length of the mean of q(z), in standard deviations of the prior; (N, z).
+    """Norm of the mean of q(z), in standard deviations of the prior; ``mu`` is (N, z).
 
-    Zero under the prior; N draws of the prior itself have about sqrt(z / N).
+    Zero under the prior; about sqrt(z / N) for N draws of the prior.
     """
     return float(mu.double().mean(0).norm())
 
@@ -21,8 +21,10 @@ def mean_norm(mu: Tensor) -> float:
 def covariance_distance(mu: Tensor, logvar: Tensor) -> float:
     """Frobenius norm of Cov q(z) - I, in variances of the prior; (N, z) with N at least 2.
 
-    Cov q(z) = Cov(mu) + diag(mean variance), the law of total covariance. A collapsed space has
-    zero; z units that encode without noise and share one signal have about z.
+        Cov q(z) = Cov(mu) + diag(mean exp(logvar))
+
+    the law of total covariance. Zero for a collapsed space; about z when z units encode the same
+    signal without noise.
     """
     mu = mu.double()
     between = mu.T.cov().reshape(mu.shape[1], mu.shape[1])  # of one unit cov() is a scalar
@@ -31,7 +33,7 @@ def covariance_distance(mu: Tensor, logvar: Tensor) -> float:
 
 
 def sample_aggregate(mu: Tensor, logvar: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Independent draws of q(z), (count, z): first a sample, then z of its posterior."""
+    """Independent draws of q(z), (count, z): draw a sample, then z from its posterior."""
     rows = torch.randint(len(mu), (count,), generator=generator)
     noise = torch.randn(count, mu.shape[1], generator=generator)
     return mu[rows] + noise * torch.exp(0.5 * logvar[rows])

@@ -1,4 +1,4 @@
-"""Does one subject, seen twice, land in one place? Intraclass correlation and time points."""
+"""Reliability of latents: intraclass correlation of repeats, distances between time points."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 
 
 def space_icc(repeats: Floats, weights: Floats) -> Floats:
-    """ICC(1,1) of points in space: squared distances in place of squared differences.
+    """Intraclass correlation ICC(1,1) of points: squared distances replace squared differences.
 
     Mean squares are summed over units before the quotient, so that a unit counts by its variance
     (the image intraclass correlation of Shou et al. 2013, Cogn. Affect. Behav. Neurosci. 13). With
@@ -27,11 +27,11 @@ def space_icc(repeats: Floats, weights: Floats) -> Floats:
         (R,); NaN where fewer than two subjects count or nothing varies.
     """
     _, k, _ = repeats.shape
-    of_subject = repeats.mean(1)  # (N, z)
+    centres = repeats.mean(1)  # (N, z)
     count = weights.sum(1)
-    squares = over_scans((of_subject**2).sum(1), weights)
-    mean = (weights @ of_subject) / count[:, None]  # (R, z)
-    deviation = ((repeats - of_subject[:, None]) ** 2).sum((1, 2))
+    squares = over_scans((centres**2).sum(1), weights)
+    mean = (weights @ centres) / count[:, None]  # (R, z)
+    deviation = ((repeats - centres[:, None]) ** 2).sum((1, 2))
     with np.errstate(invalid="ignore", divide="ignore"):
         between = k * (squares - count * (mean**2).sum(1)) / (count - 1)
         within = over_scans(deviation, weights) / (count * (k - 1))
@@ -40,10 +40,10 @@ def space_icc(repeats: Floats, weights: Floats) -> Floats:
 
 
 def same_patient_auroc(points: Floats, patients: NDArray[np.str_], weights: Floats) -> Floats:
-    """Chance that two scans of one patient are closer than one of them is to another patient's.
+    """Probability that two scans of a patient are closer than scans of different patients.
 
-    For each patient with several scans: over each of their scans, pairs with the patient's own
-    other scans against pairs with everybody else's, ties half. 0.5 is chance, 1 is perfect.
+    For each scan of a patient with several scans: pairs with the patient's other scans against
+    pairs with scans of other patients, ties counting half. 0.5 is chance, 1 is perfect.
 
     Args:
         points: (N, z).
@@ -51,10 +51,10 @@ def same_patient_auroc(points: Floats, patients: NDArray[np.str_], weights: Floa
         weights: how often each scan counts, the same for all scans of a patient, (R, N).
 
     Returns:
-        (R,): the mean over scans that have a sibling; NaN where none counts.
+        (R,): the mean over scans of patients with several scans; NaN where there are none.
     """
     distance = distances(points)
-    of_scan = np.full(len(points), np.nan)
+    auroc = np.full(len(points), np.nan)
     for scan, row in enumerate(distance):
         own = patients == patients[scan]
         own[scan] = False
@@ -63,10 +63,10 @@ def same_patient_auroc(points: Floats, patients: NDArray[np.str_], weights: Floa
             ranks = rankdata(np.concatenate([row[own], row[others]]))
             n_own, n_others = own.sum(), others.sum()
             lost = ranks[:n_own].sum() - n_own * (n_own + 1) / 2  # others closer than own
-            of_scan[scan] = 1 - lost / (n_own * n_others)
-    judged = np.isfinite(of_scan)
+            auroc[scan] = 1 - lost / (n_own * n_others)
+    known = np.isfinite(auroc)
     with np.errstate(invalid="ignore", divide="ignore"):
-        result: Floats = over_scans(of_scan[judged], weights[:, judged]) / weights[:, judged].sum(1)
+        result: Floats = over_scans(auroc[known], weights[:, known]) / weights[:, known].sum(1)
     return result
 
 

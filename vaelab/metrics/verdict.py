@@ -13,7 +13,7 @@ Verdict = Literal["stable", "not stable", "undecided"]
 def verdict(estimate: Estimate, threshold: float) -> Verdict:
     """Stable when the whole interval is at or above the threshold, not stable when it is below.
 
-    An interval that holds the threshold, or that is not finite, decides nothing.
+    Undecided when the interval contains the threshold or is not finite.
     """
     if estimate.low >= threshold:
         return "stable"

@@ -1,4 +1,4 @@
-"""Several VAEs that learn apart and judge together."""
+"""Several VAEs that are trained separately and averaged in evaluation."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from vaelab.models.vae import VAE, VAEOutput
 class EnsembleVAE(VAE):
     """VAEs side by side, whose reconstructions are averaged (Lakshminarayanan et al. 2017).
 
-    To everyone else it is one VAE: its latent space is the product of the members', its decoder
-    the mean of theirs. In training each sample goes to one member, so that members differ by their
-    initial weights and by the samples that they met; the units of the others are left at the prior
-    and cost no KL. An epoch thus costs what an epoch of one member costs, and teaches each of n
-    members 1/n of the samples: give n times the batch size and n times the epochs to train
-    every member like a single VAE. In evaluation all members see every sample, and the KL is the
-    sum of all of theirs.
+    From outside it is one VAE: its latent space is the product of the members' spaces, its decoder
+    the mean of their decoders. In training each sample goes to one member, so that members differ
+    in their initial weights and in the samples they see; the units of the other members stay at the
+    prior and cost no KL. An epoch costs what an epoch of one member costs, and each of n members
+    sees 1/n of the samples: use n times the batch size and n times the epochs to train every member
+    like a single VAE. In evaluation all members see every sample, and the KL is the sum of theirs.
 
     Args:
-        member: makes one VAE; called ``num_members`` times.
-        num_members: how many, at least 1.
+        member: constructor of a member; called ``num_members`` times.
+        num_members: number of members, at least 1.
 
     Raises:
-        UserError: for no member at all.
+        UserError: when ``num_members`` is below 1.
     """
 
     def __init__(self, member: Callable[[], VAE], num_members: int = 3) -> None:
@@ -51,7 +50,7 @@ class EnsembleVAE(VAE):
         return torch.stack(decoded).mean(0)
 
     def forward(self, x: Tensor) -> VAEOutput:
-        """Reconstruct a batch: by one member each in training, by all in evaluation."""
+        """Reconstruct each sample by one member in training, by all members in evaluation."""
         if not self.training:
             return super().forward(x)
         parts = x.chunk(len(self.members))  # fewer than members where the batch is smaller

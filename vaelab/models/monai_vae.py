@@ -1,4 +1,4 @@
-"""MONAI's ``VarAutoEncoder`` as a model of vaelab: the peer that others would reach for."""
+"""MONAI's ``VarAutoEncoder`` as a model of vaelab, for comparison."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class MonaiVAE(EncoderDecoderVAE):
         input_channels: channels of an image.
         z_dim: number of latent units.
         channels: of each level.
-        num_res_units: convolutions of each level.
+        num_res_units: convolutions per level.
 
     Raises:
-        UserError: when the image cannot be halved as often as there are levels.
+        UserError: when the image cannot be halved once per level.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
 He et al. 2016 (pre-activation residual blocks), Wu & He 2018 (GroupNorm). The first
 convolution already halves the volume: at 128³ a residual block on the full or the half grid
-would cost more than all the rest together.
+would cost more than the rest of the network.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class ResidualBlock(nn.Module):
 def run_stages(stages: nn.Sequential, h: Tensor, chunk: int, checkpointing: bool) -> Tensor:
     """Run ``stages`` in groups of ``chunk`` modules, the first of which must not alter its input.
 
-    With ``checkpointing`` only what lies between groups is kept for the way back; the rest is
-    computed again there (Chen et al. 2016, arXiv:1604.06174). The result is the same.
+    With ``checkpointing`` only the activations between groups are kept for the backward pass, which
+    computes the others again (Chen et al. 2016, arXiv:1604.06174). The result is the same.
     """
     if not (checkpointing and torch.is_grad_enabled()):
         whole: Tensor = stages(h)
@@ -127,14 +127,14 @@ class ResNet3dVAE(EncoderDecoderVAE):
         input_channels: number of modalities.
         base_filters: F, channels after the stem; stage k has ``F * 2^k``.
         z_dim: number of latent units.
-        depth: how often the volume is halved; ``roi_size`` must be a multiple of ``2^depth``.
+        depth: number of times the volume is halved; ``roi_size`` is a multiple of ``2^depth``.
         roi_size: (D, H, W) in voxels.
         norm: only "GROUP"; batch statistics of one or two volumes are noise.
-        activation_checkpointing: keep less for the way back and compute it again: less memory,
-            more time, the same result.
+        activation_checkpointing: recompute activations in the backward pass instead of keeping
+            them: less memory, more time, the same result.
 
     Raises:
-        UserError: when a value cannot work, naming its key.
+        UserError: for an impossible value, naming its key.
     """
 
     def __init__(

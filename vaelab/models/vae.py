@@ -1,7 +1,7 @@
 """The contract of a model: a variational autoencoder (Kingma & Welling 2014, arXiv:1312.6114).
 
-Written without a loss, a dimension and a network, so that the 2D and the 3D model, and those still
-to come, share it. ``vaelab.models.encoder_decoder`` is the usual way to fulfil it.
+It fixes neither a loss nor a network nor the number of dimensions, so that images and volumes share
+it. ``vaelab.models.encoder_decoder`` is the usual way to write one.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ LOGVAR_BOUND = 15.0
 
 
 class VAEOutput(NamedTuple):
-    """What a VAE says of a batch.
+    """The output of a VAE for a batch.
 
-    A model that has more to say returns a NamedTuple of its own that begins with these three, so
+    A model with further outputs returns its own NamedTuple that begins with these three fields, so
     read them by name. Call ``exportable`` on its class, as below, for ``torch.export.save``.
     """
 
@@ -33,7 +33,7 @@ class VAEOutput(NamedTuple):
 
 
 def exportable(output: type[tuple[Any, ...]]) -> None:
-    """Have ``torch.export.save`` know a NamedTuple by its qualified name.
+    """Register a NamedTuple for ``torch.export.save`` under its qualified name.
 
     PyTorch names no public function for it (2.14): ``torch.export.register_dataclass`` takes
     dataclasses alone.
@@ -48,8 +48,27 @@ exportable(VAEOutput)
 class VAE(nn.Module):
     """A model that encodes a batch to a diagonal Gaussian posterior and decodes z.
 
-    A subclass brings ``encode`` and ``decode``, and sets ``z_dim``. One whose forward pass does
-    more returns a longer NamedTuple; see ``VAEOutput``.
+        q(z|x) = N(mu, diag exp(logvar)),   z = mu + exp(logvar / 2) * eps,   eps ~ N(0, I)
+
+    In evaluation mode z = mu. A subclass implements ``encode`` and ``decode`` and sets ``z_dim``::
+
+        class LinearVAE(VAE):
+            def __init__(self, z_dim: int = 2) -> None:
+                super().__init__()
+                self.z_dim = z_dim
+                self.encoder, self.decoder = nn.Linear(784, 2 * z_dim), nn.Linear(z_dim, 784)
+
+            def encode(self, x):
+                mu, logvar = self.encoder(x.flatten(1)).float().chunk(2, dim=1)
+                return mu, bounded(logvar)
+
+            def decode(self, z):
+                return self.decoder(z).unflatten(1, (1, 28, 28))
+
+        x_hat, mu, logvar = LinearVAE()(torch.rand(8, 1, 28, 28))
+
+    ``vaelab.testing.check_model`` tests it. A model whose forward pass computes more returns a
+    longer NamedTuple; see ``VAEOutput``.
     """
 
     z_dim: int
@@ -64,7 +83,7 @@ class VAE(nn.Module):
         raise NotImplementedError
 
     def reparameterize(self, mu: Tensor, logvar: Tensor) -> Tensor:
-        """Z = mu + eps * exp(logvar / 2) with eps ~ N(0, I) while training; z = mu otherwise."""
+        """Sample z in training mode; mu itself in evaluation mode, (B, z)."""
         if not self.training:
             return mu
         eps = torch.randn_like(mu)
@@ -78,5 +97,5 @@ class VAE(nn.Module):
 
 
 def bounded(logvar: Tensor) -> Tensor:
-    """Log-variances of any size, smoothly brought within ±LOGVAR_BOUND."""
+    """``logvar / sqrt(1 + (logvar / LOGVAR_BOUND)^2)``, within ±LOGVAR_BOUND for any input."""
     return logvar * torch.rsqrt(1 + (logvar / LOGVAR_BOUND).square())

@@ -1,7 +1,14 @@
-"""The contract of an objective: what is minimised, given a batch and what a model says of it.
+"""The contract of an objective: the loss of a batch and of the model's output for it.
 
-To add one, write a callable like ``vaelab.objective.elbo.ELBOLoss`` and a file in
-``conf/objective``. Whoever uses an objective calls ``evaluate``, which holds it to the contract.
+To add an objective, write a callable and a file in ``conf/objective``. An L1 reconstruction::
+
+    def absolute_error(batch, output, step):
+        recon = (batch["image"].float() - output.x_hat.float()).abs().sum()
+        kl = kl_divergence(output.mu, output.logvar).sum()
+        return {"loss": recon + step.beta * kl, "recon": recon, "kl": kl}
+
+``vaelab.testing.check_objective`` tests it. Code that uses an objective calls ``evaluate``, which
+checks the result.
 """
 
 from __future__ import annotations
@@ -14,18 +21,18 @@ from torch import Tensor
 from vaelab.errors import UserError
 
 REQUIRED = ("loss", "recon", "kl")
-"""Entries that every objective gives."""
+"""Entries that every objective returns."""
 
 
 class Step(NamedTuple):
-    """Where in training an objective is asked."""
+    """The state of training at which an objective is evaluated."""
 
     beta: float
     """Weight of the KL in this epoch."""
     epoch: int
     """From 0."""
     train_samples: int
-    """Samples to learn from, over all processes: the N of minibatch-weighted estimators."""
+    """Training samples, over all processes: the N of minibatch-weighted estimators."""
     stage: Literal["train", "val"]
 
 
@@ -33,12 +40,12 @@ class Objective(Protocol):
     """A function, or an ``nn.Module`` whose weights are trained beside the model's."""
 
     def __call__(self, batch: Mapping[str, Any], output: Any, step: Step) -> dict[str, Tensor]:
-        """What the batch costs.
+        """The loss and its terms.
 
         Args:
-            batch: as the dataset gives it, ``image`` (B, C, ...) as the model saw it.
+            batch: a batch of the dataset; ``image`` (B, C, ...) is the model's input.
             output: of the model, a NamedTuple that begins with ``x_hat, mu, logvar``.
-            step: where in training.
+            step: the state of training.
 
         Returns:
             Scalars, each a sum over the batch in float32 whatever the autocast: ``loss``, which is
@@ -51,7 +58,7 @@ class Objective(Protocol):
 def evaluate(
     objective: Objective, batch: Mapping[str, Any], output: Any, step: Step
 ) -> dict[str, Tensor]:
-    """``objective(batch, output, step)``, held to the contract.
+    """``objective(batch, output, step)``, checked against the contract.
 
     Raises:
         UserError: naming the objective and the entry that is missing or no scalar.

@@ -1,12 +1,6 @@
-"""The negative evidence lower bound, with exact sums.
+"""The negative evidence lower bound (ELBO), with exact sums.
 
-For a decoder with unit-precision Gaussian likelihood, up to scale and constant,
-
-    loss = sum (x - x_hat)^2  +  beta * KL( N(mu, diag exp(logvar)) || N(0, I) )
-
-Kingma & Welling 2014 (arXiv:1312.6114), equation 7 and appendix B; the factor beta is
-Higgins et al. 2017. Sums, never means: both terms then keep their units and beta means
-the same thing whatever the batch size.
+Sums, never means: both terms keep their units, and beta means the same whatever the batch size.
 """
 
 from __future__ import annotations
@@ -70,7 +64,20 @@ def compute_elbo(
 
 
 class ELBOLoss(nn.Module):
-    """``objective=elbo``, the default: ``compute_elbo`` of a batch at the beta of its epoch."""
+    """``objective=elbo``, the default: ``compute_elbo`` of a batch at the beta of its epoch.
+
+        loss = sum (x - x_hat)^2 + beta * KL(N(mu, diag exp(logvar)) || N(0, I))
+
+    This is the negative ELBO of a decoder with Gaussian likelihood, up to scale and constant
+    (Kingma & Welling 2014, arXiv:1312.6114, equation 7 and appendix B), with the factor beta of
+    Higgins et al. 2017. By hand::
+
+        x = torch.rand(2, 1, 32, 32)
+        output = Conv2dVAE(image_size=(32, 32), z_dim=8)(x)
+        step = Step(beta=1.0, epoch=0, train_samples=2, stage="train")
+        sums = ELBOLoss()({"image": x}, output, step)
+        sums["loss"].backward()
+    """
 
     def forward(self, batch: Mapping[str, Any], output: Any, step: Step) -> dict[str, Tensor]:
         """Exactly ``{"loss", "recon", "kl"}``; see ``compute_elbo``."""

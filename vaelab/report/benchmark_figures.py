@@ -69,7 +69,7 @@ def _draw_bars(
     title: str,
     rows: Sequence[tuple[str, Mapping[str, float], str]],
 ) -> None:
-    """Bars with their names and values at ``corner``: left, top and width in inches."""
+    """Bars with names and values; ``corner`` is left, top and width in inches."""
     axes = row_axes(figure, (*corner, len(rows) * ROW), [name for name, _, _ in rows], "")
     longest = max(value["median"] + value["sd"] for _, value, _ in rows)
     for row, (_, value, color) in enumerate(rows):
@@ -91,7 +91,7 @@ def _draw_shares(
         "rest": (epoch["rest"], GREEN),
     }
     left = 0.0
-    # Names stand below the scale, side by side: a share may be too small to be written on.
+    # Names below the scale, side by side: a share may be too small for its name.
     for column, (name, (share, color)) in enumerate(parts.items()):
         axes.barh(0, share, 1.0, left=left, color=color)
         left += share

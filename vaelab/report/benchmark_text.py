@@ -122,7 +122,7 @@ def _footnotes(steps: Result) -> Iterator[str]:
     yield (
         f"A training step is forward, backward and AdamW: {counts} (convolutions and matrix "
         f"products, forward and backward). Matrix products measured here: {peaks}. Peak memory is "
-        f"that of a process of its own, libraries included."
+        f"that of a subprocess, libraries included."
     )
     for name, reason in steps["unavailable"].items():
         yield f"- not available: {name}: {reason}"

@@ -1,6 +1,6 @@
-"""What pictures are made of: places in inches, literal text, panels, PNG files.
+"""Elements of figures: places in inches, literal text, panels, PNG files.
 
-Figures never come from ``pyplot``: no figure outlives its variable and nobody's backend changes.
+Figures are not created by ``pyplot``, which would keep them alive and change the user's backend.
 """
 
 import os
@@ -30,7 +30,7 @@ from vaelab.text import shortened
 Array = npt.NDArray[Any]
 
 DESCRIPTION = "Description"
-"""Key of a PNG file's text that pages take as its alternative text."""
+"""Key of the text in a PNG file that pages use as alternative text."""
 
 
 # ---------------------------------------------------------------- text and files
@@ -44,11 +44,11 @@ def _glyphs() -> frozenset[int]:
 def drawable(text: str, limit: int = 1000) -> str:
     """``text`` as the figures' font can draw it, at most ``limit`` characters long.
 
-    What has no glyph, is a control character or an undecodable byte becomes ``?``.
+    Characters without a glyph, control characters and undecodable bytes become ``?``.
     """
     composed = unicodedata.normalize("NFC", text)
-    drawn = "".join(c if c.isprintable() and ord(c) in _glyphs() else "?" for c in composed)
-    return shortened(drawn, limit)
+    replaced = "".join(c if c.isprintable() and ord(c) in _glyphs() else "?" for c in composed)
+    return shortened(replaced, limit)
 
 
 def wrapped(text: str, width: float, fontsize: float) -> str:
@@ -61,8 +61,8 @@ def wrapped(text: str, width: float, fontsize: float) -> str:
 def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: float = 150) -> Path:
     """Write ``figure`` as PNG to ``path``, creating its folders; returns the path.
 
-    The file appears whole or not at all: it is drawn beside its place and then moved there. It
-    carries the figure's title and axes as text, for readers who do not see it.
+    The file is written whole or not at all. It contains the figure's title and axes as text, for
+    readers who cannot see it.
 
     Raises:
         UserError: ``path`` does not end in ``.png``.
@@ -81,9 +81,8 @@ def _description(figure: Figure) -> str:
     panels = []
     for axes in figure.axes:
         x, y = axes.get_xlabel(), axes.get_ylabel()
-        name = axes.get_title("left")
-        shown = f"{y} over {x}" if x and y else x or y
-        panels.append(": ".join(part for part in (name, shown) if part))
+        quantities = f"{y} over {x}" if x and y else x or y
+        panels.append(": ".join(filter(None, (axes.get_title("left"), quantities))))
     sentences = dict.fromkeys(part.replace("\n", " ") for part in (title, *panels) if part)
     return ". ".join(sentences)
 
@@ -92,7 +91,7 @@ def _description(figure: Figure) -> str:
 
 
 def new_figure(width: float, height: float, background: str = "white") -> Figure:
-    """An empty figure of ``width`` × ``height`` inches that knows how to draw itself."""
+    """An empty figure of ``width`` × ``height`` inches that draws itself with Agg."""
     figure = Figure(figsize=(width, height), facecolor=background)
     FigureCanvasAgg(figure)
     return figure
@@ -140,7 +139,7 @@ def show(axes: Axes, picture: Array, window: tuple[float, float], heat: bool = F
 
 
 def heat_bar(axes: Axes, scale: float, horizontal: bool = False) -> Colorbar:
-    """A heat scale from 0 to ``scale`` in ``axes``; pointed, since larger values saturate."""
+    """A colour bar from 0 to ``scale`` in ``axes``; its end is pointed: larger values saturate."""
     figure = axes.get_figure(root=True)
     assert figure is not None
     bar = figure.colorbar(
@@ -150,7 +149,7 @@ def heat_bar(axes: Axes, scale: float, horizontal: bool = False) -> Colorbar:
         extend="max",
         extendfrac=0.05,
         ticks=MaxNLocator(4),
-        format="%g",  # no "1e-8" set apart, it would lie on the caption
+        format="%g",  # a separate "1e-8" would overlap the caption
     )
     bar.outline.set_visible(False)
     axes.tick_params(labelsize=7, labelcolor=LIGHT, color=MUTED, length=2, pad=2)

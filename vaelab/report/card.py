@@ -1,7 +1,7 @@
-"""Report cards: a few images side by side, their reconstructions, and where the two differ.
+"""Report cards: a few images side by side, their reconstructions and heat maps.
 
-All heat maps share one scale, measured on healthy data by the caller. Stretching
-each map to its own maximum would light up healthy images just as brightly as sick ones.
+All heat maps share one scale, measured on healthy data by the caller. If each map were stretched
+to its own maximum, healthy images would look as abnormal as sick ones.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vaelab.errors import UserError
@@ -36,6 +35,15 @@ OUTLINE = "#3df2ff"
 ROWS = ("original", "reconstruction", "heat map")
 
 
+def check_heat_scale(heat_scale: float) -> None:
+    """Raise ``UserError`` unless the scale is a positive number."""
+    if not (np.isfinite(heat_scale) and heat_scale > 0):
+        raise UserError(
+            f"heat_scale={heat_scale}: must be a positive number; take a high percentile of "
+            "healthy residuals"
+        )
+
+
 def overlay(
     image: Array, heatmap: Array, heat_scale: float, alpha: float = 0.6
 ) -> npt.NDArray[np.uint8]:
@@ -51,11 +59,7 @@ def overlay(
     Raises:
         UserError: ``heat_scale`` is not a positive number.
     """
-    if not (np.isfinite(heat_scale) and heat_scale > 0):
-        raise UserError(
-            f"heat_scale={heat_scale}: must be a positive number;"
-            " take a high percentile of healthy residuals"
-        )
+    check_heat_scale(heat_scale)
     grey = np.clip(np.nan_to_num(np.asarray(image, float)), 0, 1)[..., None]  # (H, W, 1)
     heat = np.clip(np.nan_to_num(np.asarray(heatmap, float) / heat_scale, nan=1), 0, 1)
     opacity = alpha * heat[..., None]  # (H, W, 1)
@@ -65,7 +69,7 @@ def overlay(
 
 
 def tumour_slice(seg: Array) -> int:
-    """The axial index with most tumour voxels of ``seg`` (D, H, W); the centre if it has none."""
+    """Index of the axial slice of ``seg`` (D, H, W) with most tumour; the centre without tumour."""
     area = np.count_nonzero(seg, axis=(0, 1))  # (W,)
     return int(area.argmax()) if area.any() else len(area) // 2
 
@@ -76,6 +80,7 @@ def report_card(
     reconstructions: Array,
     heatmaps: Array,
     heat_scale: float,
+    masks: Array | None,
     ids: Sequence[str],
     scores: Sequence[float],
     title: str,
@@ -88,28 +93,29 @@ def report_card(
         originals, reconstructions: (N, H, W) in [0, 1].
         heatmaps: (N, H, W), larger is more abnormal, in the unit of ``heat_scale``.
         heat_scale: the value at the end of the one colour scale.
+        masks: (N, H, W), lesion where non-zero, outlined in every row; None where not known.
         ids: N names, shown literally and shortened to fit.
         scores: N anomaly scores.
         title: stands above, literally.
-        scale_source: where ``heat_scale`` comes from, for example "99.5th percentile of
-            healthy images".
-        heat_name: what the maps show, in words.
+        scale_source: origin of ``heat_scale``, for example "99.5th percentile of healthy images".
+        heat_name: the quantity that the maps show, in words.
 
     Raises:
         UserError: no subject or more than 8, or ``heat_scale`` is not a positive number.
     """
-    assert originals.shape == reconstructions.shape == heatmaps.shape, (
-        originals.shape,
-        reconstructions.shape,
-        heatmaps.shape,
-    )
+    assert originals.shape == reconstructions.shape == heatmaps.shape
     columns = [
-        _Column(x, x_hat, heat, str(name), f"score {number(score)}", None)
-        for x, x_hat, heat, name, score in zip(
-            originals, reconstructions, heatmaps, ids, scores, strict=True
+        _Column(
+            originals[n],
+            reconstructions[n],
+            heatmaps[n],
+            str(name),
+            f"score {number(score)}",
+            None if masks is None else masks[n] > 0,
         )
+        for n, (name, score) in enumerate(zip(ids, scores, strict=True))
     ]
-    return _card(columns, heat_scale, title, scale_source, heat_name).figure
+    return _card(columns, heat_scale, title, scale_source, heat_name)
 
 
 @styled
@@ -140,11 +146,7 @@ def report_card_3d(
     Raises:
         UserError: no subject or more than 8, or ``heat_scale`` is not a positive number.
     """
-    assert originals.shape == reconstructions.shape == heatmaps.shape, (
-        originals.shape,
-        reconstructions.shape,
-        heatmaps.shape,
-    )
+    assert originals.shape == reconstructions.shape == heatmaps.shape
     assert segs is None or segs.shape == originals.shape, segs.shape
     columns = []
     for n, (name, score) in enumerate(zip(ids, scores, strict=True)):
@@ -161,13 +163,14 @@ def report_card_3d(
                 None if seg is None else axial(seg, z) > 0,
             )
         )
-    card = _card(columns, heat_scale, f"{title}  ·  {channel_name}, axial", scale_source, heat_name)
-    orientation_letters(card.panels[0], *"APRL")
-    return card.figure
+    title = f"{title}  ·  {channel_name}, axial"
+    figure = _card(columns, heat_scale, title, scale_source, heat_name)
+    orientation_letters(figure.axes[0], *"APRL")
+    return figure
 
 
 class _Column(NamedTuple):
-    """One subject, as shown: three pictures (H, W) and what is said of it."""
+    """The pictures (H, W) and captions of a subject."""
 
     original: Array
     reconstruction: Array
@@ -177,14 +180,10 @@ class _Column(NamedTuple):
     tumour: Array | None
 
 
-class _Card(NamedTuple):
-    figure: Figure
-    panels: list[Axes]  # row by row, the colour bar not among them
-
-
 def _card(
     columns: Sequence[_Column], heat_scale: float, title: str, scale_source: str, heat_name: str
-) -> _Card:
+) -> Figure:
+    """Panels row by row, then the colour bar."""
     if not 1 <= len(columns) <= MOST_SUBJECTS:
         raise UserError(
             f"report card: {len(columns)} subjects; choose between 1 and {MOST_SUBJECTS}"
@@ -204,19 +203,16 @@ def _card(
     figure = new_figure(figure_width, below + 0.6 + 0.16 * (quantity.count("\n") + 1), DARK)
     write_title(figure, title, 12)
 
-    panels = []
     for r, row in enumerate(ROWS):
         y = top + r * (panel_height + gap)
         name_row(figure, left - 0.12, y + panel_height / 2, row)
         for c, column in enumerate(columns):
             x = left + c * (panel_width + gap)
             axes = place(figure, x, y, panel_width, panel_height)
-            panels.append(axes)
-            if r < 2:
-                show(axes, (column.original, column.reconstruction)[r], (0, 1))
-            else:
-                show(axes, overlay(column.original, column.heat, heat_scale, ALPHA), (0, 1))
-            _outline(axes, column.tumour)
+            blend = overlay(column.original, column.heat, heat_scale, ALPHA)
+            show(axes, (column.original, column.reconstruction, blend)[r], (0, 1))
+            if column.tumour is not None and column.tumour.any() and not column.tumour.all():
+                axes.contour(column.tumour.astype(float), [0.5], colors=[OUTLINE], linewidths=0.8)
             if r == 0:
                 middle = x + panel_width / 2
                 write(figure, middle, top - 0.28, drawable(column.name, 24), ha="center")
@@ -226,9 +222,4 @@ def _card(
     middle = left + grid / 2
     heat_bar(place(figure, middle - bar / 2, below + 0.1, bar, 0.09), heat_scale, horizontal=True)
     write(figure, middle, below + 0.42, quantity, ha="center", va="top")
-    return _Card(figure, panels)
-
-
-def _outline(axes: Axes, tumour: Array | None) -> None:
-    if tumour is not None and tumour.any() and not tumour.all():
-        axes.contour(tumour.astype(float), levels=[0.5], colors=[OUTLINE], linewidths=0.8)
+    return figure

@@ -1,4 +1,4 @@
-"""Entries of a report's gallery: an image or a volume, and what the detector says of it."""
+"""Cases, the entries of a report's gallery: an image or a volume with its detection result."""
 
 from __future__ import annotations
 
@@ -14,18 +14,16 @@ TRUTHS: Final = ("normal", "sick", "")
 
 
 @dataclass(frozen=True)
-class Case:
-    """A 2D image and what the detector says of it.
+class Detected:
+    """The detection result of a case.
 
     Args:
-        id: any text; a file name as a rule.
-        truth: "normal", "sick", or "" when nobody knows.
+        id: any text, usually a file name.
+        truth: "normal", "sick", or "" if unknown.
         score: anomaly score, larger is more abnormal.
-        p_value: share of healthy images with such a score or a larger one, in [0, 1].
-        flagged: did the detector raise an alarm? None when no threshold was chosen.
+        p_value: share of healthy images with at least this score, in [0, 1]; None if unknown.
+        flagged: whether the score reaches the threshold; None when no threshold was chosen.
         group: a finer class such as "bacteria", or "".
-        image, reconstruction: (H, W) in [0, 1].
-        heatmap: (H, W) residual magnitudes, in the unit of the report's ``heat_scale``.
     """
 
     id: str
@@ -34,14 +32,25 @@ class Case:
     p_value: float | None
     flagged: bool | None
     group: str
+
+
+@dataclass(frozen=True)
+class Case(Detected):
+    """A 2D image with its detection result.
+
+    Args:
+        image, reconstruction: (H, W) in [0, 1].
+        heatmap: (H, W) residual magnitudes, in the unit of the report's ``heat_scale``.
+    """
+
     image: Array
     reconstruction: Array
     heatmap: Array
 
 
 @dataclass(frozen=True)
-class VolumeCase:
-    """A volume and what the detector says of it; the first six fields as in :class:`Case`.
+class VolumeCase(Detected):
+    """A volume with its detection result.
 
     Args:
         modalities: name → (D, H, W), RAS, in any unit. Grey levels span percentiles 0.5 to 99.9.
@@ -51,12 +60,6 @@ class VolumeCase:
         spacing: the sides of a voxel along D, H, W in mm; only their ratio is used.
     """
 
-    id: str
-    truth: str
-    score: float
-    p_value: float | None
-    flagged: bool | None
-    group: str
     modalities: Mapping[str, Array]
     reconstructions: Mapping[str, Array]
     heatmap: Array
@@ -68,11 +71,7 @@ AnyCase: TypeAlias = Case | VolumeCase
 
 
 def check_cases(cases: Sequence[AnyCase]) -> None:
-    """Refuse numbers that mean nothing.
-
-    Raises:
-        UserError: a score is not finite, or a p-value is outside [0, 1].
-    """
+    """Raise ``UserError`` for a score that is not finite or a p-value outside [0, 1]."""
     for case in cases:
         if not math.isfinite(case.score):
             raise UserError(f"case {case.id!r}: score={case.score}; did the run diverge?")

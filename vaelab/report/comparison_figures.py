@@ -24,12 +24,12 @@ from vaelab.report.axes import (
 from vaelab.report.canvas import drawable, new_figure, place, write_title
 from vaelab.report.style import MUTED, SEQUENTIAL, styled
 
-MOST_NAMED: Final = 12  # runs that a legend can still tell apart
+MOST_NAMED: Final = 12  # runs that a legend can still distinguish
 DASHES: Final = ("-", (0, (4, 1.6)), (0, (1.2, 1.2)), (0, (5, 1.4, 1.2, 1.4)))
 
 
 class RatePoint(NamedTuple):
-    """One run, at the epoch whose weights it kept; both sums are means over validation samples."""
+    """A run at its best epoch; both sums are means over validation samples."""
 
     name: str
     annealing: str
@@ -39,7 +39,7 @@ class RatePoint(NamedTuple):
 
 
 class RunCurves(NamedTuple):
-    """One run, epoch by epoch; NaN is a gap."""
+    """The validation curves of a run; NaN is a gap."""
 
     name: str
     annealing: str
@@ -62,36 +62,38 @@ def rate_distortion_figure(points: Sequence[RatePoint], joined: bool = True) -> 
 
     Args:
         points: runs; those with a value that is not finite are left out.
-        joined: join the runs of one schedule in the order of beta, several of one beta by their
-            mean: right where runs differ in nothing else.
+        joined: join the runs of a schedule in the order of beta, and runs of equal beta by their
+            mean. Use it only where runs differ in nothing else.
     """
     figure = new_figure(7.4, 5.2)
     write_title(figure, "Rate and distortion on the validation split", 12)
     x, y = "rate: KL in nats per sample", "distortion: squared error per sample"
     axes = chart_axes(figure, (0.95, 0.72, 6.2, 3.85), x=x, y=y, grid="both")
-    shown = [point for point in points if np.isfinite([point.rate, point.distortion]).all()]
+    known = [point for point in points if np.isfinite([point.rate, point.distortion]).all()]
     hues = _hues([point.annealing for point in points])
-    if shown:
+    rates = [point.rate for point in known]
+    distortions = [point.distortion for point in known]
+    annealings = [point.annealing for point in known]
+    if known:
+        order = list(hues)
         sns.scatterplot(
-            x=[point.rate for point in shown],
-            y=[point.distortion for point in shown],
-            hue=[point.annealing for point in shown],
-            style=[point.annealing for point in shown],
-            hue_order=list(hues),
-            style_order=list(hues),
-            palette=hues,
-            s=64,
-            ax=axes,
-            zorder=3,
-        )
+            x=rates, y=distortions, hue=annealings, style=annealings, hue_order=order,
+            style_order=order, palette=hues, s=64, ax=axes, zorder=3,
+        )  # fmt: skip
     for annealing, color in hues.items() if joined else ():
-        own = [point for point in shown if point.annealing == annealing]
-        axes.plot(*_mean_per_beta(own), color=color, linewidth=1.1, alpha=0.55, zorder=2)
-    _scale(axes, shown)
-    _iso_elbo(axes, shown)
-    _beta_labels(axes, shown, hues)
+        group = [point for point in known if point.annealing == annealing]
+        axes.plot(*_mean_per_beta(group), color=color, linewidth=1.1, alpha=0.55, zorder=2)
+    axes.ticklabel_format(useOffset=False)
+    if is_wide(rates):
+        scale_axis(axes, "x", rates)
+    if is_wide(distortions):
+        scale_axis(axes, "y", distortions)
+    axes.margins(0.12)
+    axes.autoscale_view()
+    _iso_elbo(axes, known)
+    _beta_labels(axes, known, hues)
     axes.set(xlabel=x, ylabel=y)
-    if shown:
+    if known:
         legend_above(axes)
     return figure
 
@@ -102,23 +104,14 @@ def _hues(annealings: Sequence[str]) -> dict[str, Any]:
 
 
 def _mean_per_beta(points: Sequence[RatePoint]) -> tuple[list[float], list[float]]:
-    betas = sorted({point.beta for point in points})
-    groups = [[point for point in points if point.beta == beta] for beta in betas]
+    """Rates and distortions, averaged over the runs of each beta, in the order of beta."""
+    groups: dict[float, list[RatePoint]] = {}
+    for point in sorted(points, key=lambda point: point.beta):
+        groups.setdefault(point.beta, []).append(point)
     return (
-        [float(np.mean([point.rate for point in group])) for group in groups],
-        [float(np.mean([point.distortion for point in group])) for group in groups],
+        [float(np.mean([point.rate for point in group])) for group in groups.values()],
+        [float(np.mean([point.distortion for point in group])) for group in groups.values()],
     )
-
-
-def _scale(axes: Axes, points: Sequence[RatePoint]) -> None:
-    rates, distortions = [p.rate for p in points], [p.distortion for p in points]
-    axes.ticklabel_format(useOffset=False)
-    if is_wide(rates):
-        scale_axis(axes, "x", rates)
-    if is_wide(distortions):
-        scale_axis(axes, "y", distortions)
-    axes.margins(0.12)
-    axes.autoscale_view()
 
 
 def _iso_elbo(axes: Axes, points: Sequence[RatePoint]) -> None:
@@ -141,7 +134,7 @@ def _iso_elbo(axes: Axes, points: Sequence[RatePoint]) -> None:
 
 
 def _beta_labels(axes: Axes, points: Sequence[RatePoint], hues: Mapping[str, Any]) -> None:
-    """Beside each point its beta, at the first of eight places where it hides nothing."""
+    """Write beta beside each point, at the first of eight places without overlap."""
     figure = axes.get_figure(root=True)
     assert figure is not None
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]  # Agg has one
@@ -162,7 +155,7 @@ def _beta_labels(axes: Axes, points: Sequence[RatePoint], hues: Mapping[str, Any
                 break
             text.remove()
         else:
-            continue  # no room: the table has its beta
+            continue  # no room; the table contains beta
         taken.append(box)
 
 
@@ -228,7 +221,7 @@ def _beta_scale(axes: Axes, targets: Sequence[float]) -> None:
 
 
 def _beta_bar(figure: Figure, betas: Sequence[float], ramp: npt.NDArray[Any], top: float) -> None:
-    """A colour for each target beta, instead of a legend of too many runs."""
+    """A colour bar of the target betas, for runs too many for a legend."""
     axes = place(figure, 3.4, top, 4.0, 0.12)
     norm = BoundaryNorm(np.arange(len(betas) + 1) - 0.5, len(betas))
     colors = ScalarMappable(norm, ListedColormap(ramp))
@@ -251,7 +244,7 @@ class Schedule(NamedTuple):
 
 @styled
 def annealing_figure(schedules: Sequence[Schedule]) -> Figure:
-    """Beta of every epoch, a panel for each kind of annealing; beta stands still within one."""
+    """Beta of every epoch, constant within an epoch, a panel for each kind of annealing."""
     kinds = list(dict.fromkeys(schedule.annealing for schedule in schedules))
     targets = sorted({schedule.target for schedule in schedules})
     wide = max(2.9 * len(kinds) + 0.2, 4.0)

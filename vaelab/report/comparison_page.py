@@ -1,4 +1,4 @@
-"""``comparison.html``: several runs on one page that needs neither network nor other files."""
+"""``comparison.html``: several runs on a page that needs neither network nor other files."""
 
 import datetime as dt
 import os
@@ -18,7 +18,7 @@ class Heading(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """What a table shows and what it sorts by: a number as text, or "" where nothing is known."""
+    """The text of a cell and its sort key: a number as text, or "" if unknown."""
 
     text: str
     sort: str
@@ -51,12 +51,12 @@ def write_comparison(
     Args:
         title: what is compared, in a few words.
         summary: facts for the head of the page, label → text.
-        warnings: what keeps the runs from being compared.
-        headings: one per column of ``rows``, the run's name first.
-        rows: one per run.
+        warnings: reasons why the runs are not comparable.
+        headings: of the columns of ``rows``, the run's name first.
+        rows: of the table, a row per run.
         winners: the best run by each criterion.
         figures: caption → PNG file.
-        left_out: run → why it is in the table only.
+        left_out: run → reason why it is only in the table.
         date: today when None.
     """
     assert all(len(row) == len(headings) for row in rows)
@@ -77,7 +77,7 @@ def write_comparison(
 
 
 def _sentence(winners: Sequence[Winner], runs: int) -> str:
-    """What the comparison found."""
+    """A sentence that sums up the comparison."""
     if not winners:
         return f"None of {runs} runs can be called best."
     best = winners[0]

@@ -16,12 +16,12 @@ from vaelab.report.style import BLUE, DASHED, GREEN, INK, MUTED, ORANGE, styled
 
 COLORS: Final = {"stable": GREEN, "not stable": ORANGE, "undecided": MUTED}
 LOWEST: Final = -0.5
-"""An R² far below zero only says that there is none; an arrow stands for less."""
+"""Lower end of the axis of R²; an arrow stands for smaller values."""
 
 
 @styled
 def decomposition_figure(parts: Mapping[str, float]) -> Figure:
-    """The three terms of the mean KL in nats, and the most that the first can be.
+    """The three terms of the mean KL in nats, and the upper bound of the first.
 
     Args:
         parts: ``mutual_information``, ``total_correlation``, ``dimension_wise_kl``,
@@ -42,9 +42,9 @@ def decomposition_figure(parts: Mapping[str, float]) -> Figure:
     write(figure, 0.2, 0.58, note, color=MUTED)
     axes = row_axes(figure, (1.55, 0.85, 4.3, 1.86), list(names.values()), "nats")
     longest = max(limit, nats.max())
-    shown = np.maximum(nats, 0)
-    axes.barh(range(3), shown, 0.5, color=(BLUE, ORANGE, GREEN))
-    ends = np.maximum(shown, (limit, 0, 0)) + 0.015 * longest
+    lengths = np.maximum(nats, 0)
+    axes.barh(range(3), lengths, 0.5, color=(BLUE, ORANGE, GREEN))
+    ends = np.maximum(lengths, (limit, 0, 0)) + 0.015 * longest
     for row, (end, value) in enumerate(zip(ends, nats, strict=True)):
         axes.text(end, row, f"{value:.3g}", va="center", fontsize=8.5)
     axes.vlines(limit, -0.4, 0.4, color=INK, linewidth=1.2, linestyle=DASHED)
@@ -100,7 +100,7 @@ def _ring(axes: Axes, row: float, value: float, color: str) -> None:
 
 @dataclass(frozen=True)
 class StabilityRow:
-    """One measure of stability, ready to be drawn; all on a scale where 1 is perfect."""
+    """A measure of stability, on a scale where 1 is perfect."""
 
     name: str
     value: float
@@ -115,8 +115,8 @@ class StabilityRow:
 
 @styled
 def stability_figure(rows: Sequence[StabilityRow], title: str, subtitle: str) -> Figure:
-    """Every measure with its interval against its threshold and chance, coloured by the verdict."""
-    lines = wrapped(subtitle, 9.2, 8).split("\n")[:2]  # its letters are narrower than most
+    """Every measure with its interval, threshold and chance level, coloured by the verdict."""
+    lines = wrapped(subtitle, 9.2, 8).split("\n")[:2]  # wider than the figure: narrow letters
     top, height = 0.9 + 0.15 * len(lines), 0.55 * len(rows)
     figure = new_figure(8.4, top + height + 0.6)
     write_title(figure, title)
@@ -126,8 +126,10 @@ def stability_figure(rows: Sequence[StabilityRow], title: str, subtitle: str) ->
     for place, row in enumerate(rows):
         color = COLORS[row.verdict]
         _interval(axes, place, row.low, row.high, color, 5)
-        shown = np.maximum(row.values, LOWEST)
-        axes.plot(shown, [place] * len(shown), "|", color=color, markersize=9)
+        axes.plot(
+            np.maximum(row.values, LOWEST), [place] * len(row.values), "|", color=color,
+            markersize=9,
+        )  # fmt: skip
         _mark(axes, place, row.value, color)
         for at, style in ((row.threshold, "-"), (row.chance, ":")):
             axes.vlines(at, place - 0.36, place + 0.36, color=INK, linestyle=style, linewidth=1.3)
@@ -150,6 +152,6 @@ def _interval(axes: Axes, row: float, low: float, high: float, color: str, width
 
 
 def _mark(axes: Axes, row: float, value: float, color: str) -> None:
-    """A point, or an arrow towards where it would be, beyond the axis."""
+    """A point, or an arrow at the end of the axis for a value beyond it."""
     marker = "<" if value < LOWEST else "o"
     axes.plot(max(value, LOWEST), row, marker, color=color, markersize=6, zorder=3)

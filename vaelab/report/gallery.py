@@ -1,4 +1,4 @@
-"""Rows of a report's gallery: pictures, score and verdict of each case."""
+"""Rows of a report's gallery: pictures, score and detection of each case."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Row(NamedTuple):
 def rows_of(
     cases: Sequence[AnyCase], volumes: Sequence[VolumeCase], heat_scale: float
 ) -> list[Row]:
-    """The most abnormal case first; ``volumes`` are those of the slice viewer."""
+    """Rows of all cases, the most abnormal first; ``volumes`` are those of the slice viewer."""
     low = min((case.score for case in cases), default=0.0)
     reach = max((case.score for case in cases), default=0.0) - low
     places = {id(case): place for place, case in enumerate(volumes)}
@@ -64,18 +64,16 @@ class Column(NamedTuple):
 
 
 def columns_of(cases: Sequence[AnyCase]) -> list[Column]:
-    """The columns that at least one case has something to say in."""
-    columns = [Column("id", "Case", False)]
-    if any(case.truth for case in cases):
-        columns.append(Column("truth", "Truth", False))
-    if any(case.group for case in cases):
-        columns.append(Column("group", "Group", False))
-    columns.append(Column("score", "Score", True))
-    if any(case.p_value is not None for case in cases):
-        columns.append(Column("p", "p-value", True))
-    if any(case.flagged is not None for case in cases):
-        columns.append(Column("flagged", "Flagged", False))
-    return columns
+    """The columns in which at least one case has an entry."""
+    columns = {
+        Column("id", "Case", False): True,
+        Column("truth", "Truth", False): any(case.truth for case in cases),
+        Column("group", "Group", False): any(case.group for case in cases),
+        Column("score", "Score", True): True,
+        Column("p", "p-value", True): any(case.p_value is not None for case in cases),
+        Column("flagged", "Flagged", False): any(case.flagged is not None for case in cases),
+    }
+    return [column for column, is_used in columns.items() if is_used]
 
 
 def _pictures(case: AnyCase, heat_scale: float) -> tuple[str, str, str]:

@@ -1,4 +1,4 @@
-"""What an epoch costs as things grow, as a picture."""
+"""The chart of time and memory of an epoch over the size of the data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures of a latent space: where scans lie, how patients move, what its units decode to."""
+"""Figures of a latent space: embeddings, trajectories of patients, decoded pictures."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
-from vaelab.report.axes import bare_bar, chart_axes
+from vaelab.report.axes import bare_bar, chart_axes, short
 from vaelab.report.canvas import (
     Array,
     drawable,
@@ -31,15 +31,15 @@ from vaelab.report.canvas import (
 from vaelab.report.slices import grey_window
 from vaelab.report.style import CATEGORIES, DARK, MUTED, SEQUENTIAL, styled
 
-MOST_STEPS: Final = 6  # whole numbers up to which each has a colour of its own
-LARGE_RATIO: Final = 10  # of largest to smallest from which colours are logarithmic
+MOST_STEPS: Final = 6  # different whole numbers up to which each has its own colour
+LARGE_RATIO: Final = 10  # of largest to smallest value from which colours are logarithmic
 
 
 class Coloring(NamedTuple):
-    """What the colour of a panel's points means."""
+    """The quantity that colours the points of a panel."""
 
     name: str
-    """Stands above, with its unit."""
+    """Title of the panel, with the unit."""
     values: Array
     """(N,) names, or numbers with NaN where unknown."""
 
@@ -55,8 +55,8 @@ class Embedding(NamedTuple):
 def principal_components(mu: npt.ArrayLike) -> Embedding:
     """The first two principal components of posterior means, (N, z) → (N, 2), N at least 2.
 
-    Axes name the share of the variance that they explain. A component's sign, which is arbitrary,
-    is such that its largest loading is positive.
+    Axes name the share of the variance that they explain. The sign of a component, which is
+    arbitrary, makes its largest loading positive.
     """
     values = np.asarray(mu, np.float64)
     centred = values - values.mean(0)
@@ -76,9 +76,9 @@ def embedding_figure(embedding: Embedding, colorings: Sequence[Coloring], title:
     """The same points once for each colouring, side by side.
 
     Args:
-        embedding: N points and what the axes are.
-        colorings: at least one. Names and few whole numbers get a legend; other numbers a bar,
-            logarithmic where they are positive and span more than a factor of 10.
+        embedding: N points and the names of the axes.
+        colorings: at least one. Names and few whole numbers have a legend; other numbers a colour
+            bar, logarithmic where they are positive and span more than a factor of 10.
         title: stands above, literally.
     """
     assert colorings
@@ -94,9 +94,7 @@ def embedding_figure(embedding: Embedding, colorings: Sequence[Coloring], title:
                 ScalarMappable(norm, SEQUENTIAL),
                 cax=place(figure, x + side + 0.12, top, 0.09, side),
                 ticks=LogLocator(subs=(1, 2, 5)) if isinstance(norm, LogNorm) else MaxNLocator(6),
-                format=EngFormatter(sep="")
-                if (norm.vmax or 0) >= 1e4
-                else "%g",  # 20k, not 2 × 10⁴
+                format=FuncFormatter(lambda value, _: short(value)),
             )
             bare_bar(bar)
     return figure
@@ -109,8 +107,8 @@ def trajectory_figure(
     """All points in grey, and an arrow from each time point of a patient to the next.
 
     Args:
-        embedding: N points and what the axes are.
-        sequences: for each patient with several time points, their places among the points, in
+        embedding: N points and the names of the axes.
+        sequences: for each patient with several time points, the indices of the points, in the
             order of time.
         title: stands above, literally.
     """
@@ -151,10 +149,10 @@ def decoded_grid(
 
     Args:
         pictures: (R, C, H, W).
-        row_names: R names, such as modalities or latent units; empty strings take no room.
+        row_names: R names, such as modalities or latent units.
         column_names: C names, such as steps.
         title: stands above, literally.
-        window: black and white point of all rows; None takes percentiles 0.5 and 99.9 of a row.
+        window: black and white point of all rows; None: percentiles 0.5 and 99.9 of each row.
         changes: (R, H, W) magnitudes for a last column, all on one scale.
     """
     rows, columns, height, width = pictures.shape
@@ -192,7 +190,7 @@ def decoded_grid(
 def _plane(
     figure: Figure, inches: tuple[float, float, float, float], embedding: Embedding, title: str
 ) -> Axes:
-    """Equal units on both axes: distances in the picture are distances between points."""
+    """Axes of equal scale, so that distances in the figure are distances between points."""
     axes = chart_axes(figure, inches, title, *embedding.axis_names, grid="both")
     low, high = embedding.points.min(0), embedding.points.max(0)
     reach = 0.55 * float((high - low).max()) or 1.0
@@ -240,13 +238,13 @@ def _draw_groups(
     look: dict[str, Any],
 ) -> None:
     """Points by group, and beside the panel each group's name with its size."""
-    shown = {
+    captions = {
         str(name): f"{drawable(str(name), 12)}\nn = {labels.count(str(name)):,}" for name in names
     }
     x, y = axes.get_xlabel(), axes.get_ylabel()
     sns.scatterplot(
-        x=points[:, 0], y=points[:, 1], hue=[shown[label] for label in labels],
-        hue_order=list(shown.values()), palette=list(shades), ax=axes, **look,
+        x=points[:, 0], y=points[:, 1], hue=[captions[label] for label in labels],
+        hue_order=list(captions.values()), palette=list(shades), ax=axes, **look,
     )  # fmt: skip
     axes.set(xlabel=x, ylabel=y)
     sns.move_legend(axes, "upper left", bbox_to_anchor=(1.0, 1.0), labelspacing=0.8, title=None)

@@ -1,4 +1,4 @@
-"""Markdown that reads well as text too: tables, and names without meaning to Markdown."""
+"""Markdown that is also readable as plain text: tables, and names without markup."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from vaelab.text import printable
 
 SPECIAL = re.compile(r"[\\`*<>\[\]|&]|(?<![^\W_])_|_(?![^\W_])")
-"""Punctuation with a meaning; an underscore between letters has none."""
+"""Punctuation that is markup; an underscore between letters is not."""
 NUMBER = re.compile(r"[-+−–]?[\d.]+.*|[-+−–]?(nan|inf)?", re.DOTALL)
 
 
 def literal(value: object) -> str:
-    """``value`` on one line that Markdown shows as it is."""
+    """``value`` on one line, escaped so that Markdown shows it unchanged."""
     return SPECIAL.sub(r"\\\g<0>", printable(" ".join(str(value).split())))
 
 

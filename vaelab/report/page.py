@@ -1,8 +1,8 @@
-"""Pages that need neither network nor other files: rendering, and figures inside.
+"""HTML pages that need neither network nor other files.
 
-Pictures, volumes, style and script are all in the file, and a Content-Security-Policy forbids it
-to ask the network for anything. Every text is escaped: a case is named by a file, and a file may
-be named ``<script>``. The templates are in ``pages``; all extend ``base.html``.
+Pictures, volumes, style and script are in the file, and a Content-Security-Policy forbids any
+request. All text is escaped: cases are named by files, and a file may be named ``<script>``. The
+templates are in ``pages``; all extend ``base.html``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from vaelab.report.canvas import DESCRIPTION
 
 PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 DPI: Final = 150
-"""Of figures that do not say theirs."""
+"""Of figures whose file does not contain it."""
 PIXELS_PER_INCH: Final = 80
-"""On a page, in CSS pixels: letters of 8 points are 9 pixels high."""
+"""CSS pixels on a page: letters of 8 points are 9 pixels high."""
 
 
 def write_page(path: str | os.PathLike[str], template: str, **content: Any) -> Path:
@@ -44,20 +44,20 @@ def write_page(path: str | os.PathLike[str], template: str, **content: Any) -> P
 
 
 class EmbeddedFigure(NamedTuple):
-    """A figure as a page carries it."""
+    """A figure within a page."""
 
     caption: str
     uri: str
     width: int
-    """In CSS pixels: text of all figures is of one size."""
+    """In CSS pixels, such that the text of all figures has one size."""
     text: str
-    """What the picture shows, for readers who do not see it."""
+    """Alternative text, for readers who cannot see the picture."""
     is_chart: bool
-    """On white, so that a dark page may turn it dark."""
+    """Whether it has a white background, so that a dark page may invert it."""
 
 
 def embedded_figure(caption: str, png: bytes) -> EmbeddedFigure:
-    """A PNG file as a data URI, with what a page needs to lay it out."""
+    """A PNG file as a data URI, with its size, text and kind."""
     assert png.startswith(PNG_SIGNATURE), caption
     with Image.open(io.BytesIO(png)) as image:
         white = image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
@@ -69,5 +69,5 @@ def embedded_figure(caption: str, png: bytes) -> EmbeddedFigure:
 
 
 def data_uri(kind: str, content: bytes) -> str:
-    """A picture as the address that holds it; ``kind`` is "png" or "jpeg"."""
+    """A picture as a data URI; ``kind`` is "png" or "jpeg"."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

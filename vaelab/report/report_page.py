@@ -1,4 +1,4 @@
-"""``report.html``: a run in one file that can be sent to a colleague."""
+"""``report.html``: the results of a run in a single file."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from vaelab.errors import UserError
-from vaelab.report.card import ALPHA, OUTLINE
+from vaelab.report.card import ALPHA, OUTLINE, check_heat_scale
 from vaelab.report.cases import AnyCase, VolumeCase, check_cases
 from vaelab.report.gallery import columns_of, four_digits, rows_of
 from vaelab.report.page import embedded_figure, write_page
@@ -22,7 +22,7 @@ MOST_HARD_CASES: Final = 4  # of each kind
 
 @dataclass(frozen=True)
 class MetricRow:
-    """A number of the first table, with the ends of its interval where it has one."""
+    """A row of the table of metrics; ``low`` and ``high`` are the ends of its interval."""
 
     name: str
     value: float
@@ -32,12 +32,26 @@ class MetricRow:
 
 
 @dataclass(frozen=True)
+class ReportTable:
+    """A table of figures under a heading, with what it shows in a sentence."""
+
+    heading: str
+    sentence: str
+    columns: Sequence[str]
+    """The name of a row first."""
+    rows: Sequence[Sequence[str]]
+    """As long as ``columns``."""
+    strong: int = 0
+    """The row of the run itself."""
+
+
+@dataclass(frozen=True)
 class Headline:
-    """What a run is worth, for the first sentence of its page; None is what was not measured.
+    """The numbers of the first sentence of a page; None where something was not measured.
 
     Args:
         score: name of the anomaly score.
-        samples: how many the run was judged on.
+        samples: number of samples that the run was evaluated on.
         mse: mean squared error of the reconstruction per pixel or voxel.
         units: latent units.
         active_units: those whose mu varies over the samples.
@@ -58,10 +72,10 @@ class Headline:
     tumour_ratio: float | None = None
 
     def sentence(self) -> str:
-        """The answer to "is it any good?"."""
-        used = "" if self.active_units is None else f", {self.active_units} of {self.units} latent"
-        used += " units active" if used else ""
-        fit = f"reconstructed with a mean squared error of {self.mse:.3g}{used}"
+        """A sentence that sums up the result of the run."""
+        fit = f"reconstructed with a mean squared error of {self.mse:.3g}"
+        if self.active_units is not None:
+            fit += f", {self.active_units} of {self.units} latent units active"
         if self.auroc is not None:
             interval = ""
             if self.auroc.low is not None and self.auroc.high is not None:
@@ -92,6 +106,8 @@ def write_report(
     summary: Mapping[str, str],
     metrics: Sequence[MetricRow],
     figures: Mapping[str, bytes],
+    tables: Sequence[ReportTable] = (),
+    remarks: Sequence[str] = (),
     cases: Sequence[AnyCase],
     heat_scale: float,
     scale_source: str,
@@ -106,20 +122,22 @@ def write_report(
 
     Args:
         title: what was trained on what, in a few words.
-        headline: what the run is worth, for the first sentence.
+        headline: the numbers of the first sentence.
         summary: facts for the head of the page, label → text.
-        metrics: the headline numbers.
+        metrics: rows of the table of metrics.
         figures: caption → PNG file.
-        cases: rows of the gallery, in any order. A 2D case of 128 × 128 pixels costs about
-            17 KB, so a large test split is better thinned out by the caller.
+        tables: more figures, below the table of metrics.
+        remarks: what a reader must know before any number, in sentences.
+        cases: rows of the gallery, in any order. A 2D case of 128 × 128 pixels takes about
+            17 KB, so choose some of a large test split.
         heat_scale: the magnitude with the brightest colour, the same for every case.
-        scale_source: where it comes from, for example "99.5th percentile of healthy images".
-        heat_name: what heat maps show, in words.
+        scale_source: its origin, for example "99.5th percentile of healthy images".
+        heat_name: the quantity that heat maps show, in words.
         config_yaml: the resolved config, shown literally.
         versions: package → version.
         splits: split → number of samples.
-        max_volumes: the first so many volume cases can be leafed through; the others have
-            pictures only. Four modalities of 96³ voxels cost about 3 MB.
+        max_volumes: number of volume cases in the slice viewer; the others have pictures only.
+            Four modalities of 96³ voxels take about 3 MB.
         date: today when None.
 
     Raises:
@@ -138,6 +156,8 @@ def write_report(
         summary=summary,
         splits=splits,
         metrics=[_formatted(metric) for metric in metrics],
+        tables=tables,
+        remarks=remarks,
         figures=[embedded_figure(caption, png) for caption, png in figures.items()],
         rows=rows,
         missed=[row for row in reversed(rows) if row.case.truth == "sick"][:MOST_HARD_CASES],
@@ -155,27 +175,16 @@ def write_report(
 
 
 def _check_numbers(metrics: Sequence[MetricRow], heat_scale: float) -> None:
-    if not (math.isfinite(heat_scale) and heat_scale > 0):
-        raise UserError(
-            f"heat_scale={heat_scale}: must be a positive number;"
-            " take a high percentile of healthy residuals"
-        )
+    check_heat_scale(heat_scale)
     for metric in metrics:
-        if not all(
-            math.isfinite(v) for v in (metric.value, metric.low, metric.high) if v is not None
-        ):
+        numbers = [v for v in (metric.value, metric.low, metric.high) if v is not None]
+        if not all(map(math.isfinite, numbers)):
             raise UserError(f"metric {metric.name!r}: {metric} is not finite; leave it out")
 
 
-class _Metric(NamedTuple):
-    name: str
-    value: str
-    interval: str
-    note: str
-
-
-def _formatted(metric: MetricRow) -> _Metric:
+def _formatted(metric: MetricRow) -> dict[str, str]:
     interval = ""
     if metric.low is not None and metric.high is not None:
         interval = f"{four_digits(metric.low)} – {four_digits(metric.high)}"
-    return _Metric(metric.name, four_digits(metric.value), interval, metric.note)
+    value = four_digits(metric.value)
+    return {"name": metric.name, "value": value, "interval": interval, "note": metric.note}

@@ -1,4 +1,4 @@
-"""Charts of anomaly scores: their spread, and how well they tell sick from normal."""
+"""Charts of anomaly scores: their distribution and their ROC curve."""
 
 import numpy as np
 import numpy.typing as npt
@@ -32,17 +32,17 @@ def roc_curve_figure(
 
 @styled
 def score_histogram(scores: npt.ArrayLike, labels: npt.ArrayLike, score_name: str) -> Figure:
-    """How the scores of normal (label 0) and sick (label 1) samples are spread.
+    """Histograms of the scores of normal (label 0) and sick (label 1) samples.
 
     Both share up to 40 bins over percentiles 0.5 to 99.5 of all finite scores, so that a single
-    extreme score does not flatten the rest; what lies beyond is counted in the outermost bin.
-    Heights are shares of the class, since classes differ in size; dashed lines are medians.
+    extreme score does not flatten the rest; scores beyond are counted in the outermost bin. Heights
+    are shares of the class, since classes differ in size; dashed lines are medians.
     """
     values, classes = np.asarray(scores, float).ravel(), np.asarray(labels).ravel()
     assert values.shape == classes.shape, (values.shape, classes.shape)
-    held = np.isfinite(values)
-    left_out = f" ({int((~held).sum())} not finite, left out)" if not held.all() else ""
-    values, classes = values[held], classes[held]
+    known = np.isfinite(values)
+    left_out = f" ({int((~known).sum())} not finite, left out)" if not known.all() else ""
+    values, classes = values[known], classes[known]
     title, x = f"Anomaly scores: {score_name}{left_out}", drawable(score_name, 60)
     figure, axes = single_chart(
         6.2, 3.7, title, f"{x}  (larger is more abnormal)", "share of the class"
@@ -51,11 +51,11 @@ def score_histogram(scores: npt.ArrayLike, labels: npt.ArrayLike, score_name: st
     values = np.clip(values, edges[0], edges[-1])
     names, colors = {}, {}
     for label, name, color in ((0, "normal", BLUE), (1, "sick", ORANGE)):
-        own = values[classes == label]
-        if own.size:
-            names[label] = f"{name} (n = {own.size:,})"
+        of_class = values[classes == label]
+        if of_class.size:
+            names[label] = f"{name} (n = {of_class.size:,})"
             colors[names[label]] = color
-            axes.axvline(float(np.median(own)), color=color, linewidth=1.1, linestyle=DASHED)
+            axes.axvline(float(np.median(of_class)), color=color, linewidth=1.1, linestyle=DASHED)
     if names:
         sns.histplot(
             x=values, hue=[names[label] for label in classes.tolist()], hue_order=list(colors),
@@ -74,7 +74,7 @@ def _bin_edges(values: Array, bins: int) -> Array:
     if not values.size:
         return np.linspace(0, 1, bins + 1)
     low, high = np.percentile(values, (0.5, 99.5))
-    if high - low <= 1e-9 * max(abs(low), abs(high)):  # all alike: give them room
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # all equal
         room = max(0.5, 1e-3 * abs(low))
         low, high = low - room, high + room
     return np.linspace(low, high, bins + 1)

@@ -1,4 +1,4 @@
-"""The chart of a hyperparameter search: its trials, and what mattered."""
+"""The chart of a hyperparameter search: values of its trials, importance of its parameters."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -25,7 +25,7 @@ def search_figure(
     Args:
         values: trial → its value of ``monitor``; smaller is better.
         failed: trials without a value, marked on the axis.
-        importances: parameter → share in [0, 1]; empty leaves the panel out.
+        importances: parameter → share in [0, 1]; without any there is no second panel.
         monitor: the logged value that the search minimises.
     """
     figure = new_figure(10.4 if importances else 6.2, 3.9)

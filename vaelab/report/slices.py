@@ -1,4 +1,4 @@
-"""Slices of volumes, and pictures of reconstructions, from arrays to ``Figure``.
+"""Slices of volumes, and figures of reconstructions.
 
 Volumes are RAS: axis 0 runs left to right, axis 1 posterior to anterior, axis 2 inferior
 to superior. They are shown as a radiologist hangs them: anterior or superior at the top,
@@ -48,7 +48,7 @@ def sagittal(volume: Array, index: int) -> Array:
 def grey_window(image: Array) -> tuple[float, float]:
     """Black and white points: percentiles 0.5 and 99.9 of ``image``, never equal.
 
-    Not 99.5: with the air around a head, an enhancing lesion is often less than 0.5% of the
+    Not 99.5: with the air around a head, an enhancing lesion is often less than 0.5 % of the
     voxels and would be as white as healthy white matter.
     """
     low, high = (float(value) for value in np.percentile(image, (0.5, 99.9)))
@@ -91,7 +91,7 @@ def reconstruction_slices(
     Args:
         image: one sample, (C, D, H, W) in RAS or (C, H, W). A volume is cut through its
             centre into an axial, a coronal and a sagittal plane.
-        reconstruction: of the same shape and unit; where not finite it is left blank.
+        reconstruction: of the same shape and unit; blank where it is not finite.
         channel_names: C names, for example the modalities.
         title: stands above the picture, literally.
 
@@ -107,7 +107,7 @@ def reconstruction_slices(
         difference = np.abs(image - reconstruction)
     views = _views(image, reconstruction, difference)
 
-    # One length per voxel for all planes, so that the same head has the same size in each.
+    # The same scale in all planes, so that the head has the same size in each.
     flat = image.ndim == 3
     tallest = max(view.pictures[0].shape[1] for view in views)
     inch = (2.2 if flat else 1.45) / tallest

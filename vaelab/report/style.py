@@ -11,11 +11,11 @@ import numpy as np
 from matplotlib import colormaps, rc_context
 from matplotlib.colors import LinearSegmentedColormap
 
-FONT: Final = "DejaVu Sans"  # ships with matplotlib, so a picture looks alike everywhere
+FONT: Final = "DejaVu Sans"  # ships with matplotlib: the same on every machine
 DARK, LIGHT, INK, MUTED, GRID = "#101216", "#f1f3f5", "#22262b", "#8a9099", "#e6e8eb"
 BLUE, ORANGE, GREEN = "#2f6fb0", "#d9622b", "#3a8f5c"
 DASHED: Final = (0, (4, 2))
-# Okabe & Ito 2008: told apart by colour-blind readers too.
+# Okabe & Ito 2008: distinguishable for colour-blind readers.
 CATEGORIES: Final = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999")
 SEQUENTIAL: Final = LinearSegmentedColormap.from_list(  # the palest yellow is lost on white
     "viridis without its end", colormaps["viridis"](np.linspace(0, 0.9, 256)), N=256
@@ -56,4 +56,4 @@ STYLE: Final[dict[str, Any]] = {
 }
 
 styled: Final = rc_context(STYLE)  # type: ignore[arg-type]  # names are typed one by one
-"""Decorates a function that draws; matplotlib's own settings are left as the user has them."""
+"""Decorator of functions that draw; it leaves the user's own settings of matplotlib unchanged."""

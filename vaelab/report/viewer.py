@@ -1,4 +1,4 @@
-"""Volumes as the slice viewer of a report reads them: reduced, 8 bits, compressed."""
+"""Volumes for the slice viewer of a report: reduced in size, 8 bits, compressed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_VOXELS: Final = 96  # longest side of a volume in the slice viewer
 
 
 def packed_volume(case: VolumeCase, heat_scale: float) -> dict[str, Any]:
-    """A case as the script of the page reads it; volumes as in :func:`packed`."""
+    """A case as JSON for the script of the page; volumes as in :func:`packed`."""
     shape = case.heatmap.shape
     factor = min(1.0, MOST_VOXELS / max(shape))
     modalities = []
@@ -28,18 +28,12 @@ def packed_volume(case: VolumeCase, heat_scale: float) -> dict[str, Any]:
         pair = (volume, case.reconstructions[name])
         image, x_hat = (packed(to_bytes(_shrunk(v, factor), *window)) for v in pair)
         modalities.append({"name": name, "input": image, "reconstruction": x_hat})
-    heat = to_bytes(
-        _shrunk(np.nan_to_num(case.heatmap, nan=heat_scale, posinf=heat_scale), factor),
-        0,
-        heat_scale,
-    )
-    seg = (
-        None
-        if case.seg is None
-        else ndimage.zoom(
-            (case.seg > 0).astype(np.uint8), factor, order=0, mode="nearest", grid_mode=True
-        )
-    )
+    heatmap = np.nan_to_num(case.heatmap, nan=heat_scale, posinf=heat_scale)
+    heat = to_bytes(_shrunk(heatmap, factor), 0, heat_scale)
+    seg = None
+    if case.seg is not None:
+        tumour = (case.seg > 0).astype(np.uint8)
+        seg = ndimage.zoom(tumour, factor, order=0, mode="nearest", grid_mode=True)
     return {
         "id": case.id,
         "shape": heat.shape,
@@ -63,7 +57,7 @@ def _shrunk(volume: Array, factor: float) -> Array:
 
 
 def _widest(seg: Array | None, shape: tuple[int, ...], axis: int) -> int:
-    """The index along ``axis`` with most tumour; the centre if there is none."""
+    """The index along ``axis`` with most tumour; the centre without tumour."""
     if seg is None or not seg.any():
         return shape[axis] // 2
     others = tuple(other for other in range(3) if other != axis)

@@ -103,6 +103,11 @@ class RunFolder:
         return self.path / "calibration.json"
 
     @property
+    def local_calibration(self) -> Path:
+        """The same of normal images from elsewhere, by ``task=calibrate``."""
+        return self.path / "calibration_local.json"
+
+    @property
     def heat_scale(self) -> Path:
         """Where heat maps are brightest, and of which weights and maps that holds."""
         return self.path / "heat_scale.json"
@@ -141,6 +146,16 @@ class RunFolder:
     def decoded(self) -> Path:
         """What ``task=decode`` writes."""
         return self.path / "decoded"
+
+    @property
+    def export(self) -> Path:
+        """What ``task=export`` writes."""
+        return self.path / "export"
+
+    @property
+    def model_card(self) -> Path:
+        """The text of ``task=model_card``."""
+        return self.path / "model_card.md"
 
     def weights(self, name: str) -> Path:
         """The best network as a plain state dict, by ``train.weights_name``."""

@@ -28,6 +28,7 @@ from vaelab.errors import UserError
 from vaelab.models.monai_vae import MonaiVAE
 from vaelab.models.vae import VAE
 from vaelab.objective.annealing import Constant
+from vaelab.progress import is_shown
 from vaelab.report.benchmark_figures import benchmark_figure
 from vaelab.report.benchmark_text import benchmark_markdown
 from vaelab.report.canvas import save_figure
@@ -173,7 +174,7 @@ class Benchmark(Task):
             hardware.is_channels_last,
         )  # fmt: skip
         callbacks: list[Callback] = [SeedEachBatch(run.train.seed)]
-        if run.logging.progress_bar:
+        if is_shown(run.logging.progress_bar):
             callbacks.append(TQDMProgressBar(leave=False))
         count = min(max(3, round(self.seconds / seconds)), 200)
         times = lightning_overhead(

@@ -11,14 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tqdm import tqdm
-
 from vaelab.assembly import Run, Task
 from vaelab.atomic import replacing, write_json
 from vaelab.data.findings import Examination, Finding, errors
 from vaelab.data.index import ENCODING, Record
 from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
+from vaelab.progress import progress
 from vaelab.report.markdown import literal, table
 from vaelab.runs.folder import RunFolder
 from vaelab.text import printable
@@ -63,11 +62,11 @@ class CheckData(Task):
         records, findings = data.inventory(root)
         summary = Summary(records)
         contents: dict[str, str] = {}
-        progress = tqdm(
-            self._examined(data, records), "examining", len(records), unit="record", leave=False,
-            disable=not run.logging.progress_bar,
+        bar = progress(
+            self._examined(data, records), "examining", len(records), unit="record",
+            shown=run.logging.progress_bar,
         )  # fmt: skip
-        for one in progress:
+        for one in bar:
             findings += one.findings
             contents |= one.contents
             summary.add(one)

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from vaelab.anomaly.detector import reconstruct
 from vaelab.assembly import Run, Task
@@ -27,6 +26,7 @@ from vaelab.latents.shards import PARTS, Shard, Work, assemble, is_whole
 from vaelab.latents.sources import Source, Sources, Unreadable, own_sources, sources_of_inputs
 from vaelab.latents.table import Latents, read_latents, to_arrow
 from vaelab.metrics.factors import NAMES
+from vaelab.progress import progress
 from vaelab.runs.paths import PathText
 
 log = logging.getLogger(__name__)
@@ -163,10 +163,10 @@ def _encode(
         batches += [list(places[first : first + size]) for first in range(0, len(new), size)]
         todo += new
     encoded = iter(
-        tqdm(
+        progress(
             _numbers(judge, _loader(subjects, todo, batches, run), subjects.own),
-            "encoding", len(todo), unit="subject", leave=False,
-            disable=not run.logging.progress_bar,
+            "encoding", len(todo), unit="subject",
+            shown=run.logging.progress_bar,
         )
     )  # fmt: skip
     for shard in missing:

@@ -11,6 +11,7 @@ from vaelab.assembly import PARTS, Run, Task
 from vaelab.errors import UserError
 from vaelab.evaluation.detection import Bootstrap, decide, detect, detect_by_group
 from vaelab.evaluation.diagnostics import latent_diagnostics
+from vaelab.evaluation.groups import detect_within
 from vaelab.evaluation.judge import judge_of
 from vaelab.evaluation.one_pass import judge_once
 from vaelab.evaluation.predictions import Predictions
@@ -87,15 +88,17 @@ class Evaluate(Task):
         """
         run.data.setup("test")
         judge = judge_of(run)
-        judged = judge_once(judge, self.importance_samples, self.seed)
-        predictions, calibration = judged.predictions, judged.calibration
+        judged = judge_once(judge, self.importance_samples, self.num_resamples, self.seed)
+        predictions, calibrated = judged.predictions, judged.calibrated
         several = len(predictions.ids) > 1
         mu, logvar = predictions.mu, predictions.logvar
         diagnostics = latent_diagnostics(mu, logvar, self.seed) if several else None
         bootstrap = Bootstrap(self.num_resamples, self.seed)
         test = run.data.splits.get("test")
         balanced = None if test is None else {record["id"] for record in test}
-        labelled = calibration is not None
+        labelled = calibrated is not None
+        groups = run.data.groups() if labelled else {}
+        within = detect_within(predictions, groups, self.num_resamples, self.seed)
         evaluation = Evaluation(
             weights=run.weights.name,
             score=type(run.score).__name__,
@@ -110,13 +113,23 @@ class Evaluate(Task):
             detection=detect(predictions, balanced, bootstrap) if labelled else None,
             detection_all=detect(predictions, None, bootstrap) if labelled else None,
             detection_by_group=detect_by_group(predictions) if labelled else None,
-            decisions=decide(predictions, calibration, self.alpha) if calibration else None,
+            detection_within=within or None,
+            decisions=decide(predictions, calibrated, self.alpha) if calibrated else None,
+            shift=judged.shift,
             localisation=judged.localisation,
         )
         evaluation.write(run.folder.metrics)
         predictions.write_scores(run.folder.scores)
         _draw(run, predictions, evaluation)
         log.info("%s", _headline(evaluation))
+        if judged.localisation:
+            log.info("maps: %s", judged.localisation.verdict())
+        if judged.shift:
+            log.log(
+                logging.WARNING if judged.shift.alarm else logging.INFO,
+                "%s",
+                judged.shift.sentence(),
+            )
         log.info("latent space: %s", ", ".join(_latent_headline(evaluation.latent)))
         if evaluation.probes:
             log.info("probes: %s", "; ".join(probe_headline(evaluation.probes)))

@@ -15,7 +15,6 @@ from typing import Any
 import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import Callback
-from tqdm import tqdm
 
 from vaelab.assembly import Run, Task
 from vaelab.atomic import write_json
@@ -24,6 +23,7 @@ from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
 from vaelab.models.resnet3d import ResNet3dVAE
 from vaelab.objective.annealing import Constant
+from vaelab.progress import progress
 from vaelab.report.canvas import save_figure
 from vaelab.report.growth_figures import growth_figure
 from vaelab.runs.folder import RunFolder
@@ -90,7 +90,7 @@ class Growth(Task):
         folder = run.folder.path / "growth"
         data = self._cohort(run, folder)
         count = len(self.cases) + len(self.roi_sizes) + len(self.workers) + 1
-        bar = tqdm(total=count, desc="growth", leave=False, disable=not run.logging.progress_bar)
+        bar = progress(total=count, desc="growth", shown=run.logging.progress_bar)
 
         def epochs(cases: int, side: int, workers: int, number: int = SEVERAL) -> _Watch:
             watch = self._fit(run, data, folder, cases, side, workers, number)

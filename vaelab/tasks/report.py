@@ -12,17 +12,17 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from vaelab.anomaly.calibration import ConformalCalibration
 from vaelab.anomaly.detector import Prediction
 from vaelab.assembly import Run, Task
 from vaelab.errors import UserError
-from vaelab.evaluation.calibrating import heat_scale, load_calibration
+from vaelab.evaluation.calibrating import Calibrated, own_calibration
+from vaelab.evaluation.heat_scale import heat_scale
 from vaelab.evaluation.judge import judge_of, judged_split
-from vaelab.evaluation.localisation import Localisation
+from vaelab.evaluation.reported import headline, metric_rows, remarks, tables
 from vaelab.evaluation.results import Evaluation
-from vaelab.metrics.detection import Detection, subgroup_of
+from vaelab.metrics.detection import subgroup_of
 from vaelab.report.cases import AnyCase, Case, VolumeCase
-from vaelab.report.report_page import Headline, MetricRow, write_report
+from vaelab.report.report_page import write_report
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +46,6 @@ DECODED = {
     "samples": "Samples from the prior",
     "interpolation": "Between two subjects",
     "traversal": "One latent unit at a time",
-}
-NAMES = {
-    "auroc": "AUROC",
-    "average_precision": "Average precision",
-    "sensitivity_at_specificity_90": "Sensitivity at 90 % specificity",
-    "sensitivity_at_specificity_95": "Sensitivity at 95 % specificity",
 }
 
 
@@ -92,18 +86,20 @@ class Report(Task):
         scale = heat_scale(run)
         chosen = self._choose(folder.scores)
         places = [i for i, record in enumerate(splits[split]) if record["id"] in chosen]
-        calibration = load_calibration(run)
+        calibrated = own_calibration(run)
         cases: list[AnyCase] = []
         for batch, prediction in judge.examine(split, places):
             for index in range(len(batch["id"])):
-                cases.append(self._case(batch, prediction, index, run, calibration))
+                cases.append(self._case(batch, prediction, index, run, calibrated))
         config = folder.config.read_text(encoding="utf-8")
         path = write_report(
             folder.report,
             title=folder.name,
-            headline=_headline(evaluation),
-            summary=_summary(run, evaluation),
-            metrics=_rows(evaluation),
+            headline=headline(evaluation),
+            summary=_summary(run, evaluation, calibrated),
+            metrics=metric_rows(evaluation),
+            tables=tables(evaluation),
+            remarks=remarks(evaluation),
             figures={
                 caption: (place / f"{name}.png").read_bytes()
                 for place, captions in ((folder.figures, CAPTIONS), (folder.decoded, DECODED))
@@ -136,10 +132,11 @@ class Report(Task):
         prediction: Prediction,
         index: int,
         run: Run,
-        calibration: ConformalCalibration | None,
+        calibrated: Calibrated | None,
     ) -> AnyCase:
         score = float(prediction.score[index])
         name = str(batch["id"][index])
+        calibration = calibrated.calibration if calibrated else None
         common: dict[str, Any] = {
             "id": name,
             "truth": TRUTH[int(batch["label"][index]) if "label" in batch else None],
@@ -169,7 +166,7 @@ def _evenly(rows: Sequence[dict[str, str]], count: int) -> list[str]:
     return [rows[place]["id"] for place in places]
 
 
-def _summary(run: Run, evaluation: Evaluation) -> dict[str, str]:
+def _summary(run: Run, evaluation: Evaluation, calibrated: Calibrated | None) -> dict[str, str]:
     data = f"{type(run.data).__name__}, {run.data.root_dir}"
     parameters = sum(weight.numel() for weight in run.model.parameters())
     model = f"{type(run.model).__name__}, {run.model.z_dim} latent units"
@@ -180,76 +177,5 @@ def _summary(run: Run, evaluation: Evaluation) -> dict[str, str]:
         f"{run.train.monitor}, seed {run.train.seed}",
         "Score": evaluation.score,
         "Judged on": f"{evaluation.samples} samples",
+        **({"p-values by": calibrated.source} if calibrated else {}),
     }
-
-
-def _headline(evaluation: Evaluation) -> Headline:
-    latent, decisions = evaluation.latent, evaluation.decisions
-    auroc = None
-    if evaluation.detection:
-        auroc = _detection_rows(evaluation.detection, "half normal, half sick")[0]
-    return Headline(
-        score=evaluation.score,
-        samples=evaluation.samples,
-        mse=evaluation.reconstruction.mse,
-        units=latent.units,
-        active_units=latent.active_units,
-        auroc=auroc,
-        sensitivity=decisions.sensitivity if decisions else None,
-        false_alarm_rate=decisions.false_alarm_rate if decisions else None,
-        tumour_ratio=evaluation.tumour.ratio if evaluation.tumour else None,
-    )
-
-
-def _rows(evaluation: Evaluation) -> list[MetricRow]:
-    balanced, whole = evaluation.detection, evaluation.detection_all
-    rows = _detection_rows(balanced, "half normal, half sick") if balanced else []
-    if whole and not (balanced and whole.counts == balanced.counts):
-        rows += _detection_rows(whole, "all images")
-    made = evaluation.decisions
-    if made:
-        note = f"flagged at α = {made.alpha:g} by {made.calibration_images} held-out normals"
-        rows.append(MetricRow("False-alarm rate", made.false_alarm_rate, note=note))
-        rows.append(MetricRow("Sensitivity", made.sensitivity, note=note))
-    latent = evaluation.latent
-    mse = evaluation.reconstruction.mse
-    rows.append(MetricRow("Mean squared error", mse, note="per pixel or voxel"))
-    rows.append(MetricRow("KL", latent.kl_nats_per_sample, note="nats per sample"))
-    if latent.active_units is not None:
-        rows.append(MetricRow("Active units", latent.active_units, note=f"of {latent.units}"))
-    if evaluation.tumour:
-        ratio = evaluation.tumour.ratio
-        rows.append(MetricRow("Error on tumour voxels", ratio, note="times that of the rest"))
-    if evaluation.localisation:
-        rows += _localisation_rows(evaluation.localisation)
-    return rows
-
-
-def _detection_rows(found: Detection, images: str) -> list[MetricRow]:
-    ends = found.intervals_95_percent or {}
-    rows = []
-    for name, label in NAMES.items():
-        low, high = ends.get(name, (None, None))
-        note = f"{images}; 95 % by patient"
-        rows.append(MetricRow(label, getattr(found, name), low, high, note))
-    return rows
-
-
-def _localisation_rows(found: Localisation) -> list[MetricRow]:
-    where = f"{found.judged_on}, {found.judged_images} images"
-    blind = f"{where}; of {found.map}; a blind map would have {found.lesion_share:.2g}"
-    rows = [
-        # Its bracket is of rounding and would be taken for an interval of confidence.
-        MetricRow(
-            f"{found.unit.capitalize()} average precision", found.average_precision, note=blind
-        ),
-        MetricRow(f"Dice (threshold from {found.threshold_from})", found.dice, note=where),
-    ]
-    if found.detection_rate is not None:
-        alarms = (
-            f"{found.false_positives_per_image:.2g} false alarms per image, "
-            f"{100 * found.flagged_share:.2g} % of all {found.unit}s flagged"
-        )
-        note = f"share of {found.lesions} lesions, at the same threshold; {alarms}"
-        rows.append(MetricRow("Lesions found", found.detection_rate, note=note))
-    return rows

@@ -14,8 +14,9 @@ from torch import Tensor
 from vaelab.assembly import Run, Task
 from vaelab.data.module import SplitDataModule
 from vaelab.errors import UserError
-from vaelab.evaluation.calibrating import HeatScale, heat_scale
+from vaelab.evaluation.heat_scale import HeatScale, heat_scale
 from vaelab.evaluation.judge import judge_of
+from vaelab.evaluation.map_tally import mask_of
 from vaelab.report.canvas import save_figure
 from vaelab.report.card import report_card, report_card_3d
 
@@ -23,10 +24,10 @@ log = logging.getLogger(__name__)
 
 
 class ReportCard(Task):
-    """Writes ``report_card.png``: sick originals, their reconstructions, heat maps.
+    """Writes ``report_card.png``: sick originals, reconstructions, heat maps, lesions outlined.
 
     The cases are the first sick ones of the test split, which was drawn by seed, so that nobody
-    picked them. Of volumes it shows the axial slice with most tumour, outlined.
+    picked them. Of volumes it shows the axial slice with most tumour.
 
     Args:
         num_cases: columns of the card, 1 to 8.
@@ -53,7 +54,7 @@ class ReportCard(Task):
             raise UserError("the test split has no sick case to show on a report card")
         columns: list[Column] = []
         for batch, prediction in judge.examine(split, places):
-            segs: Tensor | None = batch.get("seg")
+            masks = mask_of(batch)
             columns += [
                 Column(
                     batch["id"][place],
@@ -61,7 +62,7 @@ class ReportCard(Task):
                     prediction.x_hat[place],
                     prediction.heatmap[place],
                     float(prediction.score[place]),
-                    None if segs is None else segs[place, 0],
+                    None if masks is None else masks[place, 0],
                 )
                 for place in range(len(batch["id"]))
             ]
@@ -81,7 +82,8 @@ class Column(NamedTuple):
     heatmap: Tensor
     """(...)."""
     score: float
-    seg: Tensor | None
+    mask: Tensor | None
+    """Lesion where non-zero, (...); None where nobody has drawn it."""
 
 
 def _sick_places(data: SplitDataModule, split: str) -> Iterator[int]:
@@ -102,12 +104,22 @@ def draw_card(
     heatmaps = torch.stack([column.heatmap for column in columns]).numpy()
     ids = [column.id.rsplit("/", 1)[-1] for column in columns]
     scores = [column.score for column in columns]
+    known = [column.mask for column in columns if column.mask is not None]
+    masks = torch.stack(known).numpy() if known else None
     if images.ndim == 3:
         return report_card(
-            images, x_hats, heatmaps, scale.top, ids, scores, title, scale.source, scale.quantity
+            images,
+            x_hats,
+            heatmaps,
+            scale.top,
+            masks,
+            ids,
+            scores,
+            title,
+            scale.source,
+            scale.quantity,
         )
-    segs = [column.seg for column in columns if column.seg is not None]
     return report_card_3d(
-        images, x_hats, heatmaps, scale.top, torch.stack(segs).numpy() if segs else None,
-        ids, scores, channel_names[0], title, scale.source, scale.quantity,
+        images, x_hats, heatmaps, scale.top, masks, ids, scores, channel_names[0], title,
+        scale.source, scale.quantity,
     )  # fmt: skip

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
 
 from vaelab.anomaly.calibration import ConformalCalibration, check_alpha
 from vaelab.anomaly.detector import AnomalyDetector
@@ -26,10 +25,12 @@ from vaelab.data.build import thread_pool
 from vaelab.data.contract import ShiftableImages
 from vaelab.data.index import Record
 from vaelab.errors import UserError
-from vaelab.evaluation.calibrating import describe_score, load_calibration
+from vaelab.evaluation.calibrating import own_calibration
 from vaelab.evaluation.judge import judge_of, judged_split
+from vaelab.evaluation.kept import describe_score
 from vaelab.evaluation.shifts import SHIFTS, shifted
 from vaelab.metrics.detection import detection_metrics
+from vaelab.progress import progress
 from vaelab.report.markdown import table
 from vaelab.runs.folder import RunFolder
 from vaelab.runs.paths import PathText
@@ -121,7 +122,8 @@ class Robustness(Task):
         split = judged_split(data)
         records = data.splits[split]
         labels = np.array([int(record["label"]) for record in records])
-        calibration = load_calibration(run)
+        calibrated = own_calibration(run)
+        calibration = calibrated.calibration if calibrated else None
         scores = {OWN: run.score, **others}
 
         def judge(images: Iterator[Tensor]) -> dict[str, Judgement]:
@@ -217,13 +219,12 @@ class _Machines:
     def _each(self, desc: str, work: Callable[..., T], *inputs: Sequence[Any]) -> Iterator[T]:
         """Results in order, with a progress bar; images let go of the interpreter's lock."""
         with thread_pool() as pool:
-            yield from tqdm(
+            yield from progress(
                 pool.map(work, *inputs),
                 desc=desc,
                 total=len(self.ids),
                 unit="image",
-                leave=False,
-                disable=not self.progress_bar,
+                shown=self.progress_bar,
             )
 
     def _prepared(self, name: str, image_id: str, original: Image.Image) -> Tensor:

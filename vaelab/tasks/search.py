@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml  # type: ignore[import-untyped, unused-ignore]
-from tqdm import tqdm
 
 from vaelab.assembly import Run, Task
 from vaelab.atomic import replacing
 from vaelab.errors import UserError
+from vaelab.progress import progress
 from vaelab.report.canvas import save_figure
 from vaelab.report.search_figure import search_figure
 from vaelab.runs.folder import RunFolder
@@ -93,9 +93,9 @@ class Search(Task):
             )
         folder = run.folder.path
         study = self._study(folder, run.train.seed)
-        bar = tqdm(
+        bar = progress(
             total=self.trials, desc="search", unit="trial",
-            disable=not run.logging.progress_bar, initial=_count(study),
+            shown=run.logging.progress_bar, initial=_count(study),
         )  # fmt: skip
         with bar:
             for number, parameters in self._open_trials(study):

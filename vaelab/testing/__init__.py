@@ -1,7 +1,7 @@
-"""Checks that an author runs on a part of their own, as scikit-learn's ``check_estimator``.
+"""Checks for parts that you write yourself, like scikit-learn's ``check_estimator``.
 
-Each raises ``BrokenPromise``, an ``AssertionError``, that says which promise of the contract is
-broken and how it showed::
+Each raises ``BrokenPromise``, an ``AssertionError`` that names the broken promise of the contract
+and what was observed::
 
     from vaelab.testing import check_model
 

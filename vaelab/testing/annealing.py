@@ -1,4 +1,4 @@
-"""The promises of a schedule of beta."""
+"""Check a schedule of beta against the contract."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from vaelab.testing.promises import promise
 
 
 def check_annealing(annealing: Annealing, epochs: int = 200) -> None:
-    """Hold a schedule to the contract of ``vaelab.objective.annealing``.
+    """Check a schedule against the contract of ``vaelab.objective.annealing``.
 
     Args:
         annealing: the schedule.
-        epochs: as far as it is looked at; beyond ``ramp_epochs`` it goes in any case.
+        epochs: number of epochs to check, extended beyond ``ramp_epochs``.
 
     Raises:
         BrokenPromise: naming the promise.
@@ -25,7 +25,7 @@ def check_annealing(annealing: Annealing, epochs: int = 200) -> None:
     again = [annealing(epoch) for epoch in reversed(range(len(betas)))]
     promise(
         betas == again[::-1],
-        "beta is a function of the epoch alone: a resumed run asks for any of them first",
+        "beta is a function of the epoch alone: a resumed run begins at any epoch",
     )
     wrong = [epoch for epoch, beta in enumerate(betas) if not 0 <= beta < math.inf]
     promise(not wrong, "beta is finite and not negative", f"epochs {wrong[:5]}")

@@ -1,4 +1,4 @@
-"""The promises of a dataset."""
+"""Check a dataset against the contract."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vaelab.data.module import SplitDataModule
 from vaelab.testing.promises import promise
 
 DECIDED_ON = ("train", "val", "calibration")
-"""Splits that are learned from or chosen by; whom these show must not be judged."""
+"""Splits for training and model choice; their patients must not be in test splits."""
 
 
 def check_dataset(data: SplitDataModule) -> None:
-    """Hold a dataset to the contract of ``vaelab.data``; reads all records and some samples.
+    """Check a dataset against the contract of ``vaelab.data``; reads all records and some samples.
 
     Args:
         data: with two patients or more, in folders of its own: it writes its split and its cache.
@@ -36,7 +36,7 @@ def check_dataset(data: SplitDataModule) -> None:
         [record["id"] for record in fresh.splits[name]] == [record["id"] for record in records]
         for name, records in data.splits.items()
     )
-    promise(same, "a split that is saved is kept to the letter")
+    promise(same, "a saved split is read back unchanged")
     for split in data.splits:
         _check_samples(data, split)
     _check_batch(data)
@@ -88,6 +88,6 @@ def _check_batch(data: SplitDataModule) -> None:
     for _ in range(2):
         loader = data.loader("train", shuffle=True)
         orders.append([name for batch in loader for name in batch["id"]])
-    promise(orders[0] == orders[1], "the order of an epoch is a function of seed and epoch alone")
+    promise(orders[0] == orders[1], "the order of an epoch depends on seed and epoch alone")
     ids = sorted(record["id"] for record in data.splits["train"])
     promise(sorted(orders[0]) == ids, "an epoch shows every record once")

@@ -1,4 +1,4 @@
-"""The promises of a model."""
+"""Check a model against the contract."""
 
 from __future__ import annotations
 
@@ -12,27 +12,24 @@ from torch import Tensor, nn
 from vaelab.testing.promises import promise
 
 FIRST = ("x_hat", "mu", "logvar")
-ROUNDING = 1e-4  # relative to the norm; convolutions of other batches round otherwise
+ROUNDING = 1e-4  # relative to the norm; convolutions round differently in other batches
 
 
 def check_model(model: nn.Module, x: Tensor) -> None:
-    """Hold a model to the contract of ``vaelab.models.vae``.
+    """Check a model against the contract of ``vaelab.models.vae``.
 
     Args:
-        model: the network; it stays as it is.
-        x: a batch of three samples or more that differ, (B, C, ...), float32, on the CPU.
+        model: the network; not changed.
+        x: a batch of three or more different samples, (B, C, ...), float32, on the CPU.
 
     Raises:
         BrokenPromise: naming the promise.
     """
-    assert len(x) >= 3, "three samples are needed to tell one from another"
+    assert len(x) >= 3, "three samples are needed, to see whether they are independent"
     before = {name: value.clone() for name, value in model.state_dict().items()}
     model = copy.deepcopy(model)
-    promise(
-        getattr(model, "z_dim", 0) in range(1, 2**31),
-        "z_dim is the number of latent units",
-        getattr(model, "z_dim", "no such attribute"),
-    )
+    z_dim = getattr(model, "z_dim", "no such attribute")
+    promise(z_dim in range(1, 2**31), "z_dim is the number of latent units", z_dim)
     _check_output(model.eval(), x)
     _check_evaluation(model.eval(), x)
     _check_training(model.train(), x)
@@ -78,16 +75,12 @@ def _check_training(model: Any, x: Tensor) -> None:
     second = model(x)
     torch.manual_seed(0)
     again = model(x)
-    # Through an exploding variance: a logvar of 0 may hide that z is sampled.
     promise(not torch.equal(first.x_hat, second.x_hat), "training samples z")
-    promise(_close(again.x_hat, first.x_hat), "what is sampled follows torch's global seed")
+    promise(_close(again.x_hat, first.x_hat), "samples of z depend on torch's global seed")
     model.zero_grad()
     sum(part.float().square().sum() for part in first[:3]).backward()
-    idle = [
-        name
-        for name, weight in model.named_parameters()
-        if weight.requires_grad and weight.grad is None
-    ]
+    trained = [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+    idle = [name for name, weight in trained if weight.grad is None or not weight.grad.any()]
     promise(not idle, "every weight that is trained has a gradient", ", ".join(idle))
 
 
@@ -109,9 +102,9 @@ def _check_weights(model: nn.Module, before: dict[str, Tensor]) -> None:
         promise(False, "the state dict is data alone (weights_only=True)", error)
     model.load_state_dict(state)
     same = all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    promise(same, "load_state_dict takes up a saved state whole")
+    promise(same, "load_state_dict restores the whole state")
 
 
-def _close(one: Tensor, other: Tensor) -> bool:
-    one, other = one.double(), other.double()
-    return bool((one - other).norm() <= ROUNDING * other.norm().clamp(min=1e-12))
+def _close(actual: Tensor, expected: Tensor) -> bool:
+    actual, expected = actual.double(), expected.double()
+    return bool((actual - expected).norm() <= ROUNDING * expected.norm().clamp(min=1e-12))

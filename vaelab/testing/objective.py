@@ -1,4 +1,4 @@
-"""The promises of an objective."""
+"""Check an objective against the contract."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ ROUNDING = 1e-4
 
 
 def check_objective(objective: Objective, batch: Mapping[str, Any], output: Any) -> None:
-    """Hold an objective to the contract of ``vaelab.objective.contract``.
+    """Check an objective against the contract of ``vaelab.objective.contract``.
 
     Args:
-        objective: it stays as it is.
+        objective: not changed.
         batch: as a dataset gives it, two samples or more, on the CPU.
         output: of a model in training mode, for this batch.
 
@@ -43,7 +43,7 @@ def check_objective(objective: Objective, batch: Mapping[str, Any], output: Any)
     again = _sums(objective, batch, output, step)
     promise(
         all(torch.equal(again[name], value) for name, value in sums.items()),
-        "the same batch costs the same: randomness is the model's",
+        "the same batch costs the same: an objective is not random",
     )
     same = all(torch.equal(batch[key], value) for key, value in kept.items())
     promise(same, "the batch is left as it is")
@@ -82,7 +82,7 @@ def _check_additive(
         sample = {key: value[part] for key, value in batch.items()}
         alone.append(_sums(objective, sample, type(output)(*(o[part] for o in output)), step))
     for name in ("recon", "kl"):
-        total = float(sum(each[name].detach().double() for each in alone))
+        total = float(sum(sums_of_sample[name].detach().double() for sums_of_sample in alone))
         whole = float(sums[name].detach())
         promise(
             abs(total - whole) <= ROUNDING * max(abs(total), 1e-12),

@@ -1,4 +1,4 @@
-"""The promises of an optimiser."""
+"""Check an optimiser against the contract."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from vaelab.training.optimizer import OptimizerFactory
 
 
 def check_optimizer(factory: OptimizerFactory, epochs: int = 3) -> None:
-    """Hold an optimiser to the contract of ``vaelab.training.optimizer``.
+    """Check an optimiser against the contract of ``vaelab.training.optimizer``.
 
     Raises:
         BrokenPromise: naming the promise.
     """
     weight = nn.Parameter(torch.ones(3))
-    made = factory(iter([weight]), epochs)  # an iterator: it may be passed over once
-    groups = made.optimizer.param_groups
+    optimizer, schedule = factory(iter([weight]), epochs)  # an iterator can be read only once
+    groups = optimizer.param_groups
     promise(
-        any(held is weight for group in groups for held in group["params"]),
-        "all parameters that are handed in are optimised",
+        any(parameter is weight for group in groups for parameter in group["params"]),
+        "all parameters that are passed in are optimised",
     )
     rates = []
     for _ in range(epochs):
         rates.append(groups[0]["lr"])
-        made.optimizer.zero_grad()
+        optimizer.zero_grad()
         weight.square().sum().backward()  # type: ignore[no-untyped-call]
-        made.optimizer.step()
-        if made.schedule is not None:
-            made.schedule.step()
+        optimizer.step()
+        if schedule is not None:
+            schedule.step()
     promise(bool((weight < 1).all()), "a step goes down the gradient", weight.tolist())
     promise(all(rate >= 0 for rate in rates), "the learning rate is not negative", rates)
-    state = made.optimizer.state_dict()
+    state = optimizer.state_dict()
     factory(iter([weight]), epochs).optimizer.load_state_dict(state)

@@ -1,10 +1,10 @@
-"""How a broken promise is told."""
+"""The error of a part that breaks its contract."""
 
 from __future__ import annotations
 
 
-class BrokenPromise(AssertionError):  # noqa: N818  # named for what an author has to mend
-    """A part does not keep the contract; says which promise, and what was seen."""
+class BrokenPromise(AssertionError):  # noqa: N818  # named for what an author has to correct
+    """A part breaks its contract; the message names the promise and what was observed instead."""
 
 
 def promise(kept: object, text: str, seen: object = "") -> None:
@@ -12,8 +12,8 @@ def promise(kept: object, text: str, seen: object = "") -> None:
 
     Args:
         kept: whether the promise holds.
-        text: the promise, as the contract has it.
-        seen: what was seen instead.
+        text: the promise.
+        seen: what was observed instead.
     """
     if not kept:
         raise BrokenPromise(f"broken promise: {text}" + (f"; seen: {seen}" if seen != "" else ""))

@@ -1,4 +1,4 @@
-"""The promises of an anomaly score."""
+"""Check an anomaly score against the contract."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ ROUNDING = 1e-4
 
 
 def check_score(score: Score, model: VAE, x: Tensor) -> None:
-    """Hold a score to the contract of ``vaelab.anomaly.scores``.
+    """Check a score against the contract of ``vaelab.anomaly.scores``.
 
     Args:
-        score: is fitted here, if it is to be.
-        model: that it judges with.
+        score: fitted here if it needs to be.
+        model: whose reconstructions are scored.
         x: four images or more, (B, C, ...), on the CPU.
 
     Raises:
         BrokenPromise: naming the promise.
     """
-    assert len(x) >= 4, "four samples are needed: two to fit to, two to judge"
+    assert len(x) >= 4, "four samples are needed: two to fit, two to score"
     detector = AnomalyDetector(model, score)
     output = detector.reconstruct(x)
     if isinstance(score, FittedScore):

@@ -1,4 +1,4 @@
-"""The promises of a task."""
+"""Check a task against the contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What happens around the training step: pictures, best weights, the seed of a batch."""
+"""Callbacks of every training: snapshots, best weights, the seed of a batch, a line per epoch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vaelab.training.gather import counts
 log = logging.getLogger(__name__)
 
 Draw = Callable[[str | Path, np.ndarray, np.ndarray, str], None]
-"""Write a picture to a path: (path, image (C, ...), reconstruction (C, ...), title)."""
+"""Writes a picture: (path, image (C, ...), reconstruction (C, ...), title)."""
 
 
 class ReconstructionSnapshots(Callback):
@@ -34,7 +34,7 @@ class ReconstructionSnapshots(Callback):
         folder: usually ``<run>/recon``.
         every_n_epochs: 0 switches the pictures off.
         num_samples: how many samples, counted from the first of the validation split.
-        draw: writes one picture; handed in, since training knows nothing of figures.
+        draw: writes a picture.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class ReconstructionSnapshots(Callback):
         self._seen = 0
 
     def on_validation_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Count samples anew."""
+        """Start counting samples at 0."""
         self._seen = 0
 
     def on_validation_batch_end(
@@ -59,29 +59,26 @@ class ReconstructionSnapshots(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Draw what is still wanted of this batch."""
+        """Draw the samples of this batch that are among the first ``num_samples``."""
         due = self.every_n_epochs and trainer.current_epoch % self.every_n_epochs == 0
-        if trainer.world_size > 1:  # each process draws its own of the first samples
+        if trainer.world_size > 1:  # each process draws those of the first samples that it has
             loader: Any = trainer.val_dataloaders
             self._seen = loader.batch_sampler.first_row(batch_idx)
         if not due or self._seen >= self.num_samples or not counts(batch):
             return
         folder = self.folder / f"epoch_{trainer.current_epoch}"
-        wanted = self.num_samples - self._seen
-        triples = zip(batch["id"], batch["image"], outputs.output.x_hat, strict=True)
-        for identifier, image, x_hat in list(triples)[:wanted]:
-            name = f"{self._seen:02d}_{Path(identifier).stem}.png"
+        samples = zip(batch["id"], batch["image"], outputs.output.x_hat, strict=True)
+        for identifier, image, x_hat in list(samples)[: self.num_samples - self._seen]:
+            path = folder / f"{self._seen:02d}_{Path(identifier).stem}.png"
             title = f"{identifier}, epoch {trainer.current_epoch}"
-            self.draw(
-                folder / name, image.float().cpu().numpy(), x_hat.float().cpu().numpy(), title
-            )
+            self.draw(path, image.float().cpu().numpy(), x_hat.float().cpu().numpy(), title)
             self._seen += 1
 
 
 class BestWeights(Callback):
-    """Keeps the network of the best checkpoint as a plain state dict beside it.
+    """Writes the network of the best checkpoint as a plain state dict beside it.
 
-    The weights of the objective, where it has any, are kept likewise; see ``objective_path``.
+    The weights of the objective, if it has any, are written to ``objective_path``.
 
     Args:
         path: of the file, e.g. ``<run>/checkpoints/vae_best.pth``.
@@ -92,39 +89,39 @@ class BestWeights(Callback):
         self._saved_from = ""
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The checkpoint of the epoch before is on disk by now."""
+        """Save after the previous epoch, whose checkpoint is on disk by now."""
         self.save(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The last epoch may have been the best."""
+        """Save after the last epoch."""
         self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
-        """Write the weights if a better checkpoint has come.
+        """Write the weights if there is a better checkpoint than before.
 
-        For a resumed run that has no epoch left, too: its training neither starts nor ends.
+        Called by ``fit`` too, since no hook runs in a resumed run without remaining epochs.
         """
         checkpoint = trainer.checkpoint_callback
         assert isinstance(checkpoint, ModelCheckpoint)
         best = checkpoint.best_model_path
         if not trainer.is_global_zero or not best or best == self._saved_from:
             return
-        # Gone where a run was killed between a better checkpoint and last.ckpt: the epoch that
-        # comes next was that better one.
+        # Missing where a run was killed between a better checkpoint and last.ckpt: the next epoch
+        # writes it again.
         if Path(best).is_file():
             content = load_checkpoint(best)
             save_weights(weights_in(content), self.path)
-            of_objective = weights_in(content, OBJECTIVE)
-            if of_objective:
-                save_weights(of_objective, objective_path(self.path))
+            objective_weights = weights_in(content, OBJECTIVE)
+            if objective_weights:
+                save_weights(objective_weights, objective_path(self.path))
             self._saved_from = best
 
 
 class SeedEachBatch(Callback):
-    """Seeds the sampling of z from the run's seed, the epoch and the batch.
+    """Seeds the sampling of z with the run's seed, the epoch and the batch.
 
-    The noise then depends neither on an interruption before nor on what loaders draw. Processes
-    that train together are seeded alike: see ``SharedNoise``.
+    The noise is then the same after an interruption and whatever loaders draw. Processes that train
+    together have the same seed: see ``SharedNoise``.
 
     Args:
         seed: of the run.
@@ -137,13 +134,13 @@ class SeedEachBatch(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed every device."""
-        # The 0 was the rank of a process alone: its noise stays what it was.
+        # The 0 was once the rank; it stays so that runs can still be reproduced.
         place = [self.seed, trainer.current_epoch, batch_idx, 0]
         torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
 
 
 class EpochSummary(Callback):
-    """One line per epoch in the log: ``train.log`` tells the story without a progress bar."""
+    """Writes a line per epoch to the log, which has no progress bar."""
 
     def __init__(self, metrics: Sequence[str]) -> None:
         self.metrics = list(metrics)
@@ -152,8 +149,6 @@ class EpochSummary(Callback):
         """Write the epoch's metrics."""
         values = trainer.callback_metrics
         parts = [f"{name} {float(values[name]):.6g}" for name in self.metrics if name in values]
-        log.info("epoch %d/%s: %s", trainer.current_epoch, _last(trainer), "  ".join(parts))
-
-
-def _last(trainer: L.Trainer) -> str:
-    return "?" if trainer.max_epochs is None else str(trainer.max_epochs - 1)
+        assert trainer.max_epochs is not None
+        last = trainer.max_epochs - 1
+        log.info("epoch %d/%d: %s", trainer.current_epoch, last, "  ".join(parts))

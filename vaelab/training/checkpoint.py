@@ -1,4 +1,4 @@
-"""Checkpoints and weights: written whole or not at all, read without running code."""
+"""Checkpoints and weights: written whole or not at all, read without running code in them."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from vaelab.runs.folder import RunFolder
 log = logging.getLogger(__name__)
 
 MODEL, OBJECTIVE = "model.", "objective."
-"""Where the two sit in ``VAELitModule``, and so in a Lightning checkpoint."""
+"""Prefixes of the two in ``VAELitModule``, and so in a Lightning checkpoint."""
 
 LAST = RunFolder(Path()).last_checkpoint.name
-"""Name of the checkpoint that every epoch writes, and that a run goes on from."""
+"""Name of the checkpoint that every epoch writes and that a run is resumed from."""
 
 
 class CarriesCode(UserError):  # noqa: N818  # named for what the file does
-    """A file that would run code when it is read, and was not read."""
+    """A file that would run code when it is read, and was therefore not read."""
 
 
 class DamagedCheckpoint(UserError):  # noqa: N818
-    """A file that is no whole checkpoint."""
+    """A file that is not a complete checkpoint."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoints, each the old one or the new one, never half.
+    """Writes Lightning's checkpoints whole or not at all.
 
-    Lightning's own writes into the system's temporary folder and moves the file from there: from
-    another disk that is a copy, of which a kill leaves half under the checkpoint's name.
+    Lightning's own writes to the system's temporary folder and moves the file from there. From
+    another disk that is a copy, and a process killed meanwhile leaves half a checkpoint.
     """
 
     def save_checkpoint(
@@ -54,13 +54,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class _MovableCheckpoint(ModelCheckpoint):
-    """ModelCheckpoint that takes up its whole state, of a run folder that was moved, too.
+    """ModelCheckpoint that restores its whole state even if the run folder was moved.
 
-    Lightning's forgets the best score then, and the next epoch would be the best, however bad.
+    Lightning's forgets the best score then, so that the next epoch would count as the best.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up the state, with all paths in this run's folder."""
+        """Restore the state, with all paths in this run's folder."""
         assert self.dirpath is not None
 
         def here(path: str) -> str:
@@ -78,13 +78,13 @@ class _MovableCheckpoint(ModelCheckpoint):
 def checkpoint_callbacks(folder: Path, monitor: str) -> tuple[ModelCheckpoint, ModelCheckpoint]:
     """``best_epoch_<E>.ckpt``, the smallest ``monitor`` so far, and ``last.ckpt``.
 
-    In this order, since the last checkpoint has to know of the best. Not ``save_last=True``, which
-    (Lightning 2.6) leaves out every epoch that is not a better one.
+    In this order, since the last checkpoint contains the path of the best. Not ``save_last=True``,
+    which (Lightning 2.6) skips every epoch that is not the best so far.
     """
     shared: dict[str, Any] = {
         "dirpath": folder,
         "auto_insert_metric_name": False,
-        "save_on_train_epoch_end": True,  # a resumed run goes on at an epoch's boundary
+        "save_on_train_epoch_end": True,  # runs are resumed between two epochs
         "enable_version_counter": False,
     }
     best = _MovableCheckpoint(
@@ -94,7 +94,7 @@ def checkpoint_callbacks(folder: Path, monitor: str) -> tuple[ModelCheckpoint, M
 
 
 def save_weights(state_dict: Mapping[str, Tensor], path: str | Path) -> None:
-    """Write a state dict so that the file is either the old one or the new one, never half.
+    """Write a state dict, whole or not at all.
 
     Raises:
         NoSpaceError: when the disk is full.
@@ -103,7 +103,7 @@ def save_weights(state_dict: Mapping[str, Tensor], path: str | Path) -> None:
 
 
 def _save(content: object, path: str | Path) -> None:
-    # Through memory: torch.save into a file tells a full disk as "unexpected pos".
+    # Through memory: torch.save into a file reports a full disk as "unexpected pos".
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_bytes(path, buffer.getbuffer())
@@ -113,7 +113,7 @@ def load_checkpoint(path: str | Path) -> dict[str, object]:
     """Read a Lightning checkpoint or a state dict with ``weights_only=True``, on the CPU.
 
     Raises:
-        CarriesCode: when the file is more than data; nothing of it was run.
+        CarriesCode: when the file contains code; none of it was run.
         DamagedCheckpoint: when the file is unreadable.
         UserError: when it is missing or holds something else.
     """
@@ -122,7 +122,7 @@ def load_checkpoint(path: str | Path) -> dict[str, object]:
         raise UserError(f"{path}: no such file; has this run saved a checkpoint?")
     try:
         content: object = torch.load(path, map_location="cpu", weights_only=True)
-    # By where a file was cut or damaged torch.load raises any of these; some say nothing.
+    # Depending on where a file is damaged torch.load raises any of these, some without a message.
     except (
         pickle.UnpicklingError, EOFError, OSError, RuntimeError, ValueError, LookupError,
         TypeError, AttributeError, AssertionError, struct.error,
@@ -140,13 +140,13 @@ def load_checkpoint(path: str | Path) -> dict[str, object]:
 
 
 def checkpoint_to_resume(folder: str | Path) -> tuple[Path, int] | None:
-    """The newest whole checkpoint of a run and its epoch, or None where there is none at all.
+    """The newest undamaged checkpoint of a run and its epoch; None if there are no checkpoints.
 
-    That is ``last.ckpt``; should it be damaged, the newest of the others, with a warning that
-    names both.
+    That is ``last.ckpt``; if it is damaged, the newest of the others, with a warning that names
+    both.
 
     Raises:
-        CarriesCode: when a checkpoint is more than data.
+        CarriesCode: when a checkpoint contains code.
         UserError: when all of them are damaged.
     """
     folder = Path(folder)

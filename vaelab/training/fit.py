@@ -23,6 +23,7 @@ from vaelab.errors import Interrupted, UserError
 from vaelab.models.vae import VAE
 from vaelab.objective.annealing import Annealing
 from vaelab.objective.contract import Objective
+from vaelab.progress import is_shown
 from vaelab.report.canvas import save_figure
 from vaelab.report.slices import reconstruction_slices
 from vaelab.runs.folder import RunFolder
@@ -32,10 +33,7 @@ from vaelab.training.callbacks import (
     ReconstructionSnapshots,
     SeedEachBatch,
 )
-from vaelab.training.checkpoint import (
-    AtomicCheckpointIO,
-    checkpoint_callbacks,
-)
+from vaelab.training.checkpoint import AtomicCheckpointIO, checkpoint_callbacks
 from vaelab.training.hardware import Hardware
 from vaelab.training.health import StepHealth
 from vaelab.training.history import LogEpoch
@@ -71,7 +69,7 @@ def fit(
     resume: bool = False,
     trainer_kwargs: Mapping[str, Any] | None = None,
 ) -> float:
-    """Train; the best value of ``train.monitor``, smaller being better.
+    """Train; returns the best, that is smallest, value of ``train.monitor``.
 
     Args:
         folder: where checkpoints, logs and snapshots go.
@@ -79,19 +77,19 @@ def fit(
         model: trained in place, and left with its last weights.
         objective: what is minimised.
         annealing: beta as a function of the epoch.
-        optimizer: makes the steps.
+        optimizer: constructs the optimiser and its schedule.
         hardware: where to compute, and how.
-        settings: how long, and what makes an epoch the best.
-        logging_settings: what is drawn and shown.
-        loggers: are told the metrics of each epoch.
-        callbacks: beside those of every training.
-        resume: go on from the last checkpoint.
+        settings: the section ``train`` of the config.
+        logging_settings: the section ``logging`` of the config.
+        loggers: receive the metrics of each epoch.
+        callbacks: in addition to those of every training.
+        resume: resume from the last checkpoint.
         trainer_kwargs: further arguments of ``lightning.Trainer``.
 
     Raises:
-        UserError: for data or settings that cannot work, before the first step; when there is
-            nothing to resume; when numbers are not finite or the disk is full, naming the last
-            good checkpoint.
+        UserError: for impossible data or settings, before the first step; when there is nothing
+            to resume; when numbers are not finite or the disk is full, naming the last good
+            checkpoint.
         Interrupted: after SIGTERM; the run can be resumed.
     """
     checkpoint, epoch = prepare_to_resume(folder, settings) if resume else (None, 0)
@@ -116,18 +114,18 @@ def fit(
     log.info("training %d epochs, %.1f M parameters", settings.max_epochs, parameters / 1e6)
     try:
         with preemption, warnings.catch_warnings():
-            # A resumed run's own checkpoints; no other run's can be there.
+            # A resumed run's own checkpoints; the folder has no others.
             warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
             data.first_epoch = epoch
             data.share = Share(trainer.global_rank, trainer.world_size)
             # weights_only: a checkpoint is data; one that carries code is refused.
             trainer.fit(module, data, ckpt_path=checkpoint, weights_only=True)
         weights.save(trainer)
-        trainer.strategy.barrier()  # the weights are there now, whoever reads them
+        trainer.strategy.barrier()  # from here on every process finds the weights
     except (UserError, NoSpaceError) as error:
         raise UserError("; ".join([str(error), *last_good(folder)])) from error
     except (SIGTERMException, RuntimeError) as stop:
-        # A batch system signals the loaders' workers too: their death is the same message.
+        # A batch system signals the loaders' workers too, and their end is a RuntimeError.
         if not preemption.received:
             raise
         where = f"stopped by SIGTERM in epoch {trainer.current_epoch}"
@@ -136,7 +134,7 @@ def fit(
     finally:
         data.share = Share()
         if distributed.is_available() and distributed.is_initialized():
-            distributed.destroy_process_group()  # what comes next is done by one process
+            distributed.destroy_process_group()  # later tasks run in one process
     assert best.best_model_score is not None
     result = float(best.best_model_score)
     log.info("best %s %.6g, weights in %s", settings.monitor, result, weights.path)
@@ -175,7 +173,7 @@ def _trainer(
         default_root_dir=folder.path,
         num_sanity_val_steps=0,  # its metrics would count as a first epoch
         log_every_n_steps=1,
-        enable_progress_bar=logging_settings.progress_bar,
+        enable_progress_bar=is_shown(logging_settings.progress_bar),
         enable_model_summary=False,
         **further,
     )
@@ -187,6 +185,9 @@ def _usual_callbacks(
     settings: TrainSettings,
     logging_settings: LoggingSettings,
 ) -> list[Callback]:
+    def draw(path: str | Path, image: np.ndarray, x_hat: np.ndarray, title: str) -> None:
+        save_figure(reconstruction_slices(image, x_hat, list(data.channel_names), title), path)
+
     callbacks: list[Callback] = [
         MonitorCheck(settings.monitor),
         SeedEachBatch(settings.seed),
@@ -196,7 +197,7 @@ def _usual_callbacks(
             folder.snapshots,
             logging_settings.recon_every_n_epochs,
             logging_settings.num_recon_samples,
-            _DrawSlices(list(data.channel_names)),
+            draw,
         ),
         LogEpoch(),
         EpochSummary(SHOWN),
@@ -204,18 +205,6 @@ def _usual_callbacks(
     if settings.max_minutes is not None:
         limit = timedelta(minutes=settings.max_minutes)
         callbacks.append(Timer(limit, interval="epoch"))
-    if logging_settings.progress_bar:
+    if is_shown(logging_settings.progress_bar):
         callbacks.append(TQDMProgressBar(leave=False))
     return callbacks
-
-
-class _DrawSlices:
-    """Writes slices of a sample and its reconstruction: what a snapshot is made of."""
-
-    def __init__(self, channel_names: list[str]) -> None:
-        self.channel_names = channel_names
-
-    def __call__(
-        self, path: str | Path, image: np.ndarray, reconstruction: np.ndarray, title: str
-    ) -> None:
-        save_figure(reconstruction_slices(image, reconstruction, self.channel_names, title), path)

@@ -1,4 +1,4 @@
-"""What each of several processes has seen, in the order of the split."""
+"""Collect the batches of several processes in the order of the split."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vaelab.data.batches import FILLER
 
 
 def counts(batch: Mapping[str, Any]) -> bool:
-    """Whether a batch is of samples, and not there to keep a process in step with the others."""
+    """Whether a batch counts; fillers only keep a process in step with the others."""
     return FILLER not in batch
 
 
@@ -21,8 +21,8 @@ def gathered(trainer: L.Trainer, batches: Sequence[Tensor]) -> list[Tensor]:
     """The batches of all processes, in the order of the split; the same in each of them.
 
     Args:
-        trainer: that all processes are in the same place of.
-        batches: of this process, on the CPU, one for each step; fillers left out.
+        trainer: at the same point in all processes.
+        batches: of this process, on the CPU, one for each step, without fillers.
     """
     if trainer.world_size == 1:
         return list(batches)

@@ -1,4 +1,4 @@
-"""A piece of hardware as Lightning's Trainer wants it: what was asked for and what there is."""
+"""The hardware of a run: what the config asks for, what the machine has, Lightning's arguments."""
 
 from __future__ import annotations
 
@@ -21,11 +21,16 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from vaelab.errors import UserError
 from vaelab.runs.processes import this_process
 from vaelab.training.parity import ParityCheck
+from vaelab.training.precision import AUTOCAST
 
 log = logging.getLogger(__name__)
 
-ACCELERATORS = ("auto", "cuda", "mps", "cpu")
-PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed")
+CHOICES = {
+    "accelerator": ("auto", "cuda", "mps", "cpu"),
+    "channels_last": ("auto", True, False),
+    "parity_check": ("auto", True, False),
+}
+PRECISIONS = ("auto", *AUTOCAST)
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,9 @@ class Hardware:
     """Where to compute and how.
 
     Args:
-        accelerator: "auto" picks CUDA, then MPS, then the CPU; a name that is not there falls
-            back to the CPU and says so.
-        devices: how many on each machine, a process each, or "auto": all cards, or one CPU.
+        accelerator: "auto" picks CUDA, then MPS, then the CPU; one that is not available is
+            replaced by the CPU, with a warning.
+        devices: number on each machine, a process each, or "auto": all cards, or one CPU.
         num_nodes: machines; several are started by torchrun or srun.
         threads: of the CPU that each process computes with; None leaves PyTorch its choice: all
             cores, or ``OMP_NUM_THREADS``.
@@ -49,7 +54,7 @@ class Hardware:
             so on MPS, and on the CPU in bfloat16.
 
     Raises:
-        UserError: for a value that is none of the above.
+        UserError: for any other value.
     """
 
     accelerator: str = "auto"
@@ -64,10 +69,10 @@ class Hardware:
     parity_check: bool | str = "auto"
 
     def __post_init__(self) -> None:
-        if self.accelerator not in ACCELERATORS:
-            raise UserError(
-                f"hardware.accelerator={self.accelerator}: one of {', '.join(ACCELERATORS)}"
-            )
+        for key, values in CHOICES.items():
+            if getattr(self, key) not in values:
+                names = ", ".join(str(value).lower() for value in values)
+                raise UserError(f"hardware.{key}={getattr(self, key)}: one of {names}")
         if self.precision not in PRECISIONS:
             near = [name for name in PRECISIONS if name.startswith(f"{self.precision}-")]
             cure = f"; did you mean {near[0]}?" if near else ""
@@ -86,10 +91,6 @@ class Hardware:
             raise UserError(
                 f"hardware.growth_interval={self.growth_interval}: at least 1 is needed; try 2000"
             )
-        for key in ("channels_last", "parity_check"):
-            value = getattr(self, key)
-            if value not in (True, False, "auto"):
-                raise UserError(f"hardware.{key}={value}: one of auto, true, false")
 
     @property
     def device(self) -> torch.device:
@@ -102,31 +103,31 @@ class Hardware:
             torch.set_num_threads(self.threads)
 
     def resolve(self) -> str:
-        """Name what is used of "cuda", "mps" and "cpu": what was asked for, else the CPU."""
+        """The accelerator in use, "cuda", "mps" or "cpu": the one asked for, else the CPU."""
         available = {
             "cuda": torch.cuda.is_available(),
             "mps": torch.backends.mps.is_available(),
             "cpu": True,
         }
         if self.accelerator == "auto":
-            return next(name for name, there in available.items() if there)
+            return next(name for name in available if available[name])
         return self.accelerator if available[self.accelerator] else "cpu"
 
     def count_processes(self) -> int:
-        """Processes that train together, one for each device of each machine."""
+        """Number of processes that train together, one for each device of each machine."""
         kind, devices = self.resolve(), self.devices
         if devices == "auto":
             devices = max(1, torch.cuda.device_count()) if kind == "cuda" else 1
         return int(devices) * self.num_nodes
 
     def check_processes(self, started: int) -> int:
-        """How many processes train together.
+        """Number of processes that train together.
 
         Args:
-            started: how many a launcher has started; 0 where there is none.
+            started: number of processes that a launcher has started; 0 without a launcher.
 
         Raises:
-            UserError: for a number that has no effect, or that is not the one started.
+            UserError: for a number that has no effect, or that differs from ``started``.
         """
         kind, count = self.resolve(), self.count_processes()
         asked = f"hardware.devices={self.devices} hardware.num_nodes={self.num_nodes}"
@@ -151,21 +152,21 @@ class Hardware:
         return bool(self.channels_last)
 
     def resolve_precision(self) -> str:
-        """What is used of "32-true", "16-mixed" and "bf16-mixed"; the CPU has no 16-mixed."""
+        """The precision in use, one of ``AUTOCAST``; the CPU has no 16-mixed."""
         kind = self.resolve()
         if self.precision == "auto":
             return "16-mixed" if kind == "cuda" else "32-true"
         return "32-true" if (self.precision, kind) == ("16-mixed", "cpu") else str(self.precision)
 
     def callbacks(self) -> list[Callback]:
-        """What a trainer on this hardware needs beside its own callbacks."""
+        """Callbacks that a trainer on this hardware needs."""
         kind = self.resolve()
         doubtful = kind == "mps" or (kind, self.resolve_precision()) == ("cpu", "bf16-mixed")
         wanted = doubtful if self.parity_check == "auto" else self.parity_check
         return [ParityCheck()] if wanted else []
 
     def trainer_kwargs(self) -> dict[str, Any]:
-        """Arguments for ``lightning.Trainer``; logs every fallback in a plain sentence."""
+        """Arguments for ``lightning.Trainer``; logs a warning for every fallback."""
         kind = self.resolve()
         if self.accelerator not in ("auto", kind):
             log.warning(
@@ -182,7 +183,7 @@ class Hardware:
             )
             plugins.append(MixedPrecision("16-mixed", kind, scaler))
         log.info("computing on %s in %s", kind, precision)
-        # Trainer.fit asks for SLURM in any environment, and warns where srun is only installed.
+        # Trainer.fit looks for SLURM in any environment, and warns where srun is merely installed.
         warnings.filterwarnings("ignore", message="The `srun` command is available")
         kwargs: dict[str, Any] = {
             "accelerator": "gpu" if kind == "cuda" else kind,
@@ -203,11 +204,11 @@ class Hardware:
 
 
 def _cluster() -> ClusterEnvironment:
-    """Who has started this process.
+    """The launcher that has started this process, as Lightning's plugin.
 
-    Without being told, Lightning takes any process in an allocation of SLURM for one of several,
-    warns of an ``srun`` that is there and not used, and requeues jobs beside their launcher. Of
-    processes that srun has started it refuses those of ``--ntasks``.
+    Left alone, Lightning takes any process in a SLURM allocation for one of several, warns of an
+    unused ``srun``, and requeues jobs that their launcher requeues too. It refuses processes that
+    ``srun --ntasks`` has started.
     """
     launcher = this_process().launcher
     if launcher == "torchrun":

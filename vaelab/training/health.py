@@ -1,4 +1,4 @@
-"""Training that has gone wrong, noticed before it has cost a night."""
+"""Detect failing trainings early: numbers that are not finite, skipped steps."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from vaelab.errors import UserError
 log = logging.getLogger(__name__)
 
 STEPS_BETWEEN_CHECKS = 50
-"""On an accelerator: looking at a number there waits for all work that is queued."""
+"""On an accelerator, where reading a number waits for all queued work."""
 
 TERMS = ("image", "recon", "kl", "loss")
 
 
 class _Step(NamedTuple):
-    """What is kept of a batch until it is looked at."""
+    """The numbers of a batch until they are checked."""
 
     place: str
     ids: Sequence[str]
@@ -32,25 +32,25 @@ class _Step(NamedTuple):
 
 
 def _terms(image: Tensor, sums: Mapping[str, Tensor]) -> Tensor:
-    # A sum is not finite as soon as one voxel is not.
+    # The sum is not finite if any voxel is not.
     values = [image.detach().sum(), sums["recon"], sums["kl"], sums["loss"]]
     return torch.stack([value.detach().float() for value in values])
 
 
 class StepHealth(Callback):
-    """Stops a run whose numbers are not finite, or that makes no steps any more.
+    """Stops a run whose numbers are not finite, or whose steps are all skipped.
 
-    Every batch is looked at on the CPU. On an accelerator the numbers stay there and are looked
-    at together, every ``STEPS_BETWEEN_CHECKS`` steps and before an epoch is saved, so that no
-    step waits for them; the first bad batch is named all the same, and no checkpoint has bad
+    On the CPU every batch is checked at once. On an accelerator the numbers stay there and are
+    checked together, every ``STEPS_BETWEEN_CHECKS`` steps and before an epoch is saved, so that no
+    step waits for them; the error still names the first bad batch, and no checkpoint has bad
     weights.
 
     Under 16-mixed, ``train/grad_scale`` (at the end of the epoch) and ``train/skipped_steps``
     (in the epoch) are logged. A step is skipped when a gradient overflows; the scale then halves.
 
     Args:
-        max_skipped_steps: how many steps may be skipped in a row.
-        steps_between_checks: batches that are looked at together; None is one on the CPU, and
+        max_skipped_steps: number of steps that may be skipped in a row.
+        steps_between_checks: batches that are checked together; None is 1 on the CPU, and
             ``STEPS_BETWEEN_CHECKS`` elsewhere.
     """
 
@@ -63,7 +63,7 @@ class StepHealth(Callback):
         self._in_a_row = 0
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Count skipped steps anew."""
+        """Start counting skipped steps at 0."""
         scale = _grad_scale(trainer)
         if scale is not None:
             self._scale = float(scale)
@@ -77,15 +77,15 @@ class StepHealth(Callback):
         batch: dict[str, Any],
         batch_idx: int,
     ) -> None:
-        """Keep the batch's numbers; look at them if it is time."""
+        """Keep the batch's numbers; check them if it is time."""
         place = f"epoch {trainer.current_epoch}, batch {batch_idx}, step {trainer.global_step - 1}"
         terms = _terms(batch["image"], outputs)
         self._pending.append(_Step(place, batch["id"], terms, _grad_scale(trainer)))
-        self._look()
+        self._check_if_due()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Look at the rest, before the checkpoint is saved; log how mixed precision fares."""
-        self._look_at_all()
+        """Check the rest before the checkpoint is saved; log the state of mixed precision."""
+        self._check_all()
         if _grad_scale(trainer) is not None:
             state = {"grad_scale": self._scale, "skipped_steps": float(self._skipped)}
             entries = {f"train/{key}": value for key, value in state.items()}
@@ -100,23 +100,23 @@ class StepHealth(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """The same for validation, which chooses the best epoch."""
+        """The same for validation, by which the best epoch is chosen."""
         place = f"epoch {trainer.current_epoch}, validation batch {batch_idx}"
         terms = _terms(batch["image"], outputs.sums)
         self._pending.append(_Step(place, batch["id"], terms, None))
-        self._look()
+        self._check_if_due()
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Look at the rest."""
-        self._look_at_all()
+        """Check the rest."""
+        self._check_all()
 
-    def _look(self) -> None:
+    def _check_if_due(self) -> None:
         on_cpu = self._pending[-1].terms.device.type == "cpu"
         usual = 1 if on_cpu else STEPS_BETWEEN_CHECKS
         if len(self._pending) >= (self.steps_between_checks or usual):
-            self._look_at_all()
+            self._check_all()
 
-    def _look_at_all(self) -> None:
+    def _check_all(self) -> None:
         if not self._pending:
             return
         steps, self._pending = self._pending, []
@@ -147,13 +147,12 @@ def _grad_scale(trainer: L.Trainer) -> Tensor | None:
     if scaler is None or not scaler.is_enabled():
         return None
     # get_scale() would wait for the device.
-    one = torch.ones((), device=trainer.strategy.root_device)
-    scale: Tensor = scaler.scale(one)
+    scale: Tensor = scaler.scale(torch.ones((), device=trainer.strategy.root_device))
     return scale
 
 
 def _not_finite(step: _Step, terms: Tensor) -> str:
-    bad = [name for name, value in zip(TERMS, terms.tolist(), strict=True) if not _finite(value)]
+    bad = [name for name, finite in zip(TERMS, terms.isfinite(), strict=True) if not finite]
     cure = (
         "the data hold NaN or infinite values: mend or leave out these samples"
         if "image" in bad
@@ -161,7 +160,3 @@ def _not_finite(step: _Step, terms: Tensor) -> str:
     )
     ids = ", ".join(step.ids)
     return f"{step.place}: {', '.join(bad)} not finite in the batch of {ids}; {cure}"
-
-
-def _finite(value: float) -> bool:
-    return abs(value) < float("inf")

@@ -1,7 +1,7 @@
-"""The history of a run: one whole row per epoch, there before the epoch's checkpoint.
+"""Write the history of a run: a whole row per epoch, before the epoch's checkpoint.
 
-A checkpoint thus never knows of an epoch that the log does not. What the log has beyond the
-checkpoint is dropped when the run goes on, and written again.
+The log thus has every epoch of a checkpoint. Rows after the checkpoint are dropped when the run is
+resumed, and written again.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from vaelab.runs.history import Rows, read_rows, write_rows
 
 
 class LogEpoch(Callback):
-    """Hands every logger all metrics of an epoch at once, before the epoch's checkpoint.
+    """Passes all metrics of an epoch to every logger at once, before the epoch's checkpoint.
 
-    Lightning itself would write those of validation, save the checkpoint, and then write those
-    of training: a run killed in between would lack a row for ever.
+    Lightning itself would log validation, save the checkpoint, and then log training: a run killed
+    in between would lack a row for ever.
     """
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -36,10 +36,10 @@ class LogEpoch(Callback):
 
 
 class CSVHistory(Logger):
-    """``<folder>/metrics.csv``, one row per epoch, kept when a run goes on.
+    """``<folder>/metrics.csv``, one row per epoch, kept when a run is resumed.
 
-    The file is replaced as a whole, so that no line is ever half written. Of what is logged more
-    than once in an epoch the last stays.
+    The file is replaced as a whole, so that no line is ever half written. Of several values in an
+    epoch the last is kept.
 
     Args:
         folder: usually ``<run>/logs``.
@@ -58,7 +58,7 @@ class CSVHistory(Logger):
 
     @property
     def version(self) -> str:
-        """None in particular: a run is one run."""
+        """Empty: a run folder has one version."""
         return ""
 
     @property
@@ -98,4 +98,4 @@ class CSVHistory(Logger):
             write_rows(self.path, self._rows)
 
     def finalize(self, status: str) -> None:
-        """Nothing: all is written, or could not be and has said so."""
+        """Nothing: ``save`` has written all rows."""

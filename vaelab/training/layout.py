@@ -1,4 +1,4 @@
-"""Channels-last: how images and weights lie in memory where convolutions are faster for it."""
+"""Channels-last: a memory layout of images and weights in which convolutions are often faster."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 def to_channels_last(model: nn.Module) -> None:
     """Lay out the weights of all convolutions channels-last, in place; values stay as they are.
 
-    The images alone would not do: a decoder begins at a vector, whose features take the layout of
-    the weights that they meet.
+    A channels-last image is not enough: a decoder starts from a vector, whose features take the
+    layout of the weights.
     """
     for weight in model.parameters():
         if weight.dim() in CHANNELS_LAST:

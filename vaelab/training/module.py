@@ -1,4 +1,4 @@
-"""The only training step: a model, an objective, a schedule of beta, an optimiser."""
+"""The training step: a model, an objective, a schedule of beta, an optimiser."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vaelab.training.optimizer import OptimizerFactory
 
 
 class StepOutput(NamedTuple):
-    """What a validation step hands to the callbacks."""
+    """What a validation step passes to the callbacks."""
 
     output: Any
     """Of the model, a NamedTuple that begins with ``x_hat, mu, logvar``."""
@@ -35,17 +35,17 @@ class VAELitModule(L.LightningModule):
 
     Logged for each stage, as exact sums over all samples of the epoch: every entry of the
     objective, and, for the epoch, ``beta``. Beside them ``recon_per_voxel`` and
-    ``kl_per_sample``, which compare across data sets, and ``val/neg_elbo``: recon + beta · kl at
-    the *target* beta, which compares across epochs while beta still rises. ``LogEpoch`` hands them
-    to the loggers, all of an epoch at once.
+    ``kl_per_sample``, which can be compared across data sets, and ``val/neg_elbo``: recon + beta ·
+    kl at the *target* beta, which can be compared across epochs while beta still rises.
+    ``LogEpoch`` passes them to the loggers, all of an epoch at once.
 
     Args:
         model: the network.
         objective: what is minimised; the weights of an ``nn.Module`` are trained too.
         annealing: beta as a function of the epoch.
-        optimizer: makes the steps; see ``vaelab.training.optimizer``.
-        train_samples: samples to learn from, over all processes; see ``Step``.
-        val_samples: samples to validate on, over all processes.
+        optimizer: constructs the optimiser; see ``vaelab.training.optimizer``.
+        train_samples: training samples, over all processes; see ``Step``.
+        val_samples: validation samples, over all processes.
         channels_last: keep images and weights channels-last in memory, for speed.
         augment: random change of a training batch, (B, C, ...) → the same shape, or None.
     """
@@ -77,7 +77,7 @@ class VAELitModule(L.LightningModule):
         return self.model(x)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        """What a batch costs at this epoch's beta; its terms are for the callbacks."""
+        """The loss of a batch at this epoch's beta, with its terms for the callbacks."""
         trainer = self.trainer
         with ExitStack() as stack:
             if trainer.world_size > 1:
@@ -90,28 +90,28 @@ class VAELitModule(L.LightningModule):
             return sums
         loss = factor * sums["loss"]
         if trainer.world_size > 1:
-            # Processes wait for the gradient of every weight, also of those that a small batch
-            # leaves idle, as in an ensemble with more members than samples.
+            # Processes wait for the gradient of every weight, even of those that a small batch
+            # does not use, as in an ensemble with more members than samples.
             loss = loss + 0.0 * torch.stack([w.sum() for w in self.parameters()]).sum()
         return {**sums, "loss": loss}
 
     def validation_step(  # type: ignore[override]  # a NamedTuple passes through the loop
         self, batch: dict[str, Any], batch_idx: int
     ) -> StepOutput:
-        """Log the sums of a batch; the output is for the callbacks."""
+        """Log the sums of a batch; the result is for the callbacks."""
         return self._step(batch, "val")
 
     def step_of(self, stage: Literal["train", "val"]) -> Step:
-        """Where training stands, as the objective sees it."""
+        """The state of training for the objective."""
         beta = self.annealing(self.current_epoch)
         return Step(beta, self.current_epoch, self.samples["train"], stage)
 
     def _steps_in_one(self) -> int:
-        """Batches whose gradients Lightning averages for one step of the optimiser.
+        """Number of batches whose gradients Lightning averages for a step of the optimiser.
 
-        It divides the loss by the number of batches that are accumulated, and the gradients by the
-        number of processes. The loss is a sum: the step of several batches is that of their sum,
-        as if they had been one batch.
+        It divides the loss by the number of accumulated batches, and the gradients by the number of
+        processes. Multiplied by this number, the step is that of the sum over all these batches, as
+        if they were one.
         """
         trainer = self.trainer
         return trainer.accumulate_grad_batches * trainer.world_size
@@ -124,9 +124,9 @@ class VAELitModule(L.LightningModule):
             x = x.to(memory_format=CHANNELS_LAST[x.dim()])
         step = self.step_of(stage)
         output = self(x)
-        seen = {key: value for key, value in batch.items() if key != FILLER} | {"image": x}
-        sums = evaluate(self.objective, seen, output, step)
-        if not counts(batch):  # of no sample: this process waits for the others
+        entries = {key: value for key, value in batch.items() if key != FILLER} | {"image": x}
+        sums = evaluate(self.objective, entries, output, step)
+        if not counts(batch):
             sums = {name: 0.0 * value for name, value in sums.items()}
         self._log_sums(sums, stage, voxels=x[0].numel())
         self.log(
@@ -139,12 +139,12 @@ class VAELitModule(L.LightningModule):
         entries = dict(sums)
         if stage == "val":
             entries["neg_elbo"] = sums["recon"] + self.annealing.target * sums["kl"]
-        # Means are sums too, each batch's part of them: an average of averages over batches or
-        # processes would weigh a short one too much.
+        # Each batch adds its part of the mean: an average of averages over batches or processes
+        # would give short batches too much weight.
         samples = self.samples[stage]
         entries["recon_per_voxel"] = sums["recon"] / (samples * voxels)
         entries["kl_per_sample"] = sums["kl"] / samples
-        # Lightning's default averages over batches; a sum has to be asked for, also over devices.
+        # Lightning's default is an average over batches and devices.
         self.log_dict(
             {f"{stage}/{name}": value.detach() for name, value in entries.items()},
             on_step=False, on_epoch=True, reduce_fx="sum", sync_dist=True, batch_size=1,
@@ -152,19 +152,19 @@ class VAELitModule(L.LightningModule):
         )  # fmt: skip
 
     def on_fit_end(self) -> None:
-        """Leave the weights in the layout of a network that is loaded from a file.
+        """Put the weights into the layout of a network that is loaded from a file.
 
-        Layouts take different convolutions, which round differently: a run judged at the end of
-        its training would differ in the last bits from the same run judged later.
+        Layouts select different convolutions, which round differently: a run evaluated at the end
+        of its training would differ in the last bits from the same run evaluated later.
         """
         to_contiguous(self.model)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimiser of all weights, those of the objective among them."""
+        """The optimiser of all weights, including those of the objective."""
         parameters = [*self.model.parameters()]
         if isinstance(self.objective, nn.Module):
             parameters += self.objective.parameters()
         epochs = self.trainer.max_epochs
         assert epochs is not None
-        made = self.optimizer(parameters, epochs)
-        return made.optimizer if made.schedule is None else ([made.optimizer], [made.schedule])
+        optimizer, schedule = self.optimizer(parameters, epochs)
+        return optimizer if schedule is None else ([optimizer], [schedule])

@@ -1,4 +1,4 @@
-"""What makes an epoch the best: is it reported at all? Asked before the first step."""
+"""Check ``train.monitor``, by which the best epoch is chosen, before the first step."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from vaelab.objective.contract import evaluate
 from vaelab.training.module import VAELitModule
 
 DERIVED = ("neg_elbo", "recon_per_voxel", "kl_per_sample")
-"""What the module reports beside the entries of the objective."""
+"""What the module logs in addition to the entries of the objective."""
 
 
 def monitors(sums: Mapping[str, Any]) -> list[str]:
     """Metrics that ``train.monitor`` may name, the smaller the better.
 
     Args:
-        sums: the entries of the objective; their names alone count.
+        sums: the entries of the objective; only their names are used.
     """
     return [f"val/{name}" for name in [*sums, *DERIVED]]
 
 
 class MonitorCheck(Callback):
-    """Asks the objective about one validation sample what it reports, and whether it works at all.
+    """Evaluates the objective on a validation sample, to see what it reports and that it works.
 
     Args:
-        monitor: what the best epoch is chosen by.
+        monitor: name of the metric by which the best epoch is chosen.
     """
 
     def __init__(self, monitor: str) -> None:
         self.monitor = monitor
 
     def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Look, before anything is learned.
+        """Check before the first step.
 
         Raises:
-            UserError: for a monitor that nothing will report, listing what will be.
+            UserError: for a monitor that will not be logged, listing those that will.
         """
         assert isinstance(pl_module, VAELitModule)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         batch = pl_module.transfer_batch_to_device(
             default_collate([data.dataset("val")[0]]), pl_module.device, 0
         )
-        with _judging(pl_module), torch.no_grad():
+        with _evaluation_mode(pl_module), torch.no_grad():
             output = pl_module(batch["image"])
             sums = evaluate(pl_module.objective, batch, output, pl_module.step_of("val"))
         known = monitors(sums)
@@ -59,8 +59,8 @@ class MonitorCheck(Callback):
 
 
 @contextmanager
-def _judging(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode, and afterwards each part in the mode that it was in."""
+def _evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Switch to evaluation mode, and afterwards restore the mode of each submodule."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:

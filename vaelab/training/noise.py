@@ -1,4 +1,4 @@
-"""Random numbers that do not depend on where they are drawn: on which device, in which process."""
+"""Random numbers that are the same on every device and for every number of processes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vaelab.data.batches import Rows
 
 
 class CPUNoise(TorchFunctionMode):
-    """Within it, ``torch.randn`` and ``torch.randn_like`` draw on the CPU, from a seed.
+    """Context in which ``torch.randn`` and ``torch.randn_like`` draw on the CPU, from a seed.
 
     Generators of different devices give different numbers.
     """
@@ -35,7 +35,7 @@ class CPUNoise(TorchFunctionMode):
 
 
 class SharedNoise(TorchFunctionMode):
-    """Within it, what is drawn for the samples of a batch is what one process would have drawn.
+    """Context in which several processes draw for their samples what a single process would draw.
 
     ``torch.randn_like`` draws for all samples that the processes take in a step, from the global
     generator, which every process seeds alike, and gives this process its own rows.

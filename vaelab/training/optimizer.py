@@ -1,7 +1,7 @@
-"""Optimisers as the config names them: called with the parameters when training begins.
+"""Optimisers of the config: called with the parameters when training begins.
 
 An optimiser is any callable ``(parameters, epochs) → Optimized``. To add one, write a dataclass
-like this and a file in ``conf/optimizer``.
+like ``AdamW`` and a file in ``conf/optimizer``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vaelab.errors import UserError
 
 
 class Optimized(NamedTuple):
-    """What makes the steps."""
+    """An optimiser and the schedule of its learning rate."""
 
     optimizer: Optimizer
     schedule: LRScheduler | None = None
@@ -28,16 +28,20 @@ class Optimized(NamedTuple):
 
 
 class OptimizerFactory(Protocol):
-    """What ``conf/optimizer`` names."""
+    """Constructs an optimiser once the parameters exist."""
 
     def __call__(self, parameters: Iterable[Parameter], epochs: int) -> Optimized:
-        """An optimiser of these parameters, for a training of so many epochs."""
+        """An optimiser of these parameters, for this number of epochs."""
         ...
 
 
 @dataclass(frozen=True)
 class AdamW:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), with a half-cosine on top.
+    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101), with a half-cosine schedule.
+
+        lr(epoch) = lr * (lr_final + (1 - lr_final) * (1 + cos(pi * epoch / epochs)) / 2)
+
+    The schedule is that of Loshchilov & Hutter 2017, equation 5, without restarts.
 
     Args:
         lr: learning rate.
@@ -46,7 +50,7 @@ class AdamW:
         betas: decay of the running means of the gradient and of its square.
 
     Raises:
-        UserError: for a value that cannot work.
+        UserError: for an impossible value.
     """
 
     lr: float
@@ -78,9 +82,8 @@ class AdamW:
         if self.lr_final == 1:
             return Optimized(optimizer)
         final = self.lr_final
-        # Loshchilov & Hutter 2017, equation 5, without restarts. A function of the epoch and not
-        # CosineAnnealingLR, which a run that goes on for longer would give the old number of
-        # epochs back: lr would rise again.
+        # Not CosineAnnealingLR: a run that is resumed for more epochs would restore the old number
+        # of epochs, after which lr would rise again.
         return Optimized(
             optimizer,
             LambdaLR(

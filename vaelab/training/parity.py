@@ -1,4 +1,4 @@
-"""Does a device compute what the CPU computes? One batch, before it is trusted with a run."""
+"""Compare a device with the CPU on one sample before a run is trained on it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import lightning as L
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
@@ -17,20 +18,21 @@ from vaelab.models.vae import VAE
 from vaelab.objective.contract import Objective, Step, evaluate
 from vaelab.training.module import VAELitModule
 from vaelab.training.noise import CPUNoise
+from vaelab.training.precision import AUTOCAST, autocast
 
 log = logging.getLogger(__name__)
 
-PRECISIONS = {"32-true": torch.float32, "16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 CURE = "use hardware=cpu hardware.precision=32-true, or another version of PyTorch or of the system"
 
 
 class Tolerance(NamedTuple):
-    """Largest norm of a difference, relative to the reference's own norm."""
+    """Largest tolerated norm of a difference, relative to the norm of the reference."""
 
     output: float
     gradient: float
     negligible: float
-    """Of the norm of all gradients: what is less is rounding, as for a bias before a norm layer."""
+    """Share of the norm of all gradients below which a gradient is rounding, as that of a bias
+    before a norm layer."""
 
 
 # On a CPU, Exp1's network differs from itself in another layout by 5e-5 at most, and under bfloat16
@@ -41,18 +43,18 @@ TOLERANCE = {
     torch.bfloat16: Tolerance(0.05, 0.25, 1e-2),
 }
 SCALE = 2.0**-8
-"""Of the loss, on both sides: keeps gradients of a sum over voxels within float16."""
+"""Factor of both losses that keeps gradients of a sum over voxels within float16."""
 
 
 class Judged(NamedTuple):
-    """A model with the objective that it is trained on, and the step in which it is asked."""
+    """A model with the objective that it is trained on, and the step at which it is evaluated."""
 
     model: VAE
     objective: Objective
     step: Step
 
     def on(self, device: torch.device | str) -> Judged:
-        """A copy there."""
+        """A copy on a device."""
         model, objective = copy.deepcopy((self.model, self.objective))
         if isinstance(objective, nn.Module):
             objective = objective.to(device)
@@ -71,8 +73,8 @@ def check_parity(
 
     Args:
         judged: the network and its objective, on any device.
-        batch: as the dataset gives it; the first sample is enough and is all that is used.
-        device: the one in question.
+        batch: of the dataset; only its first sample is used.
+        device: to be compared with the CPU.
         dtype: of its autocast; float32 is none.
 
     Raises:
@@ -81,14 +83,14 @@ def check_parity(
     reference, candidate = judged.on("cpu"), judged.on(device)
     sample = {key: value[:1] for key, value in batch.items()}
     try:
-        there = _compute(candidate, _moved(sample, device), dtype)
+        there = _compute(candidate, move_data_to_device(sample, device), dtype)
     except (RuntimeError, TypeError) as error:  # NotImplementedError is a RuntimeError
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise UserError(
             f"hardware.accelerator={device.type}: this model cannot be computed there in "
             f"{_name(dtype)} ({reason}); use hardware=cpu hardware.precision=32-true"
         ) from error
-    sample = _moved(sample, torch.device("cpu"))
+    sample = move_data_to_device(sample, torch.device("cpu"))
     here = _compute(reference, sample, torch.float32)
     gradients = [tensor.flatten() for name, tensor in here.items() if name.startswith("gradient")]
     floor = TOLERANCE[dtype].negligible * float(torch.cat(gradients).norm())
@@ -96,7 +98,7 @@ def check_parity(
         is_gradient = name.startswith("gradient")
         tolerance = TOLERANCE[dtype].gradient if is_gradient else TOLERANCE[dtype].output
         difference = relative_difference(there[name], expected, floor if is_gradient else 0.0)
-        if not difference <= tolerance:  # a NaN is no agreement
+        if not difference <= tolerance:  # also for NaN
             x = sample["image"]
             where = _first_wrong_module(reference.model, candidate.model, x, device, dtype)
             raise UserError(
@@ -107,10 +109,10 @@ def check_parity(
     log.info("%s in %s computes what the CPU computes in float32", device.type, _name(dtype))
 
 
-def relative_difference(found: Tensor, expected: Tensor, floor: float = 0.0) -> float:
-    """Norm of the difference over the norm of ``expected`` (at least ``floor``); 0 for equals."""
-    found, expected = found.detach().cpu().double(), expected.detach().cpu().double()
-    difference = (found - expected).norm()
+def relative_difference(actual: Tensor, expected: Tensor, floor: float = 0.0) -> float:
+    """Norm of the difference over the norm of ``expected`` (at least ``floor``); 0 if equal."""
+    actual, expected = actual.detach().cpu().double(), expected.detach().cpu().double()
+    difference = (actual - expected).norm()
     return 0.0 if difference == 0 else float(difference / expected.norm().clamp(min=floor))
 
 
@@ -118,28 +120,15 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _autocast(x: Tensor, dtype: torch.dtype) -> torch.autocast:
-    mixed = dtype != torch.float32
-    return torch.autocast(x.device.type, dtype=dtype if mixed else None, enabled=mixed)
-
-
-def _moved(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """A batch whose tensors are on a device, detached."""
-    return {
-        key: value.detach().to(device) if isinstance(value, Tensor) else value
-        for key, value in batch.items()
-    }
-
-
 def _compute(judged: Judged, batch: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Tensor]:
-    """Name → tensor, in the order in which they are computed."""
+    """Outputs, loss and gradients by name, in the order in which they are computed."""
     model, objective, step = judged
     parts = {"": model} | ({"objective.": objective} if isinstance(objective, nn.Module) else {})
     for part in parts.values():
         part.train()
         part.zero_grad(set_to_none=True)
     x = batch["image"]
-    with _autocast(x, dtype), CPUNoise(0):
+    with autocast(x.device, dtype), CPUNoise(0):
         output = model(x)
         loss = evaluate(objective, batch, output, step)["loss"] * SCALE
     loss.backward()  # type: ignore[no-untyped-call]
@@ -156,14 +145,14 @@ def _compute(judged: Judged, batch: Mapping[str, Any], dtype: torch.dtype) -> di
 def _first_wrong_module(
     reference: VAE, candidate: VAE, x: Tensor, device: torch.device, dtype: torch.dtype
 ) -> str:
-    """The innermost module whose output is the first to differ, in words; nothing if none does."""
+    """Which innermost module is the first to differ, as the end of a sentence."""
     here = _outputs(reference, x.to("cpu"), torch.float32)
     there = _outputs(candidate, x.to(device), dtype)
     for name, output in here.items():
         if not relative_difference(there[name], output) <= TOLERANCE[dtype].output:
             kind = type(reference.get_submodule(name)).__name__
             return f"; the first module to differ is {name} ({kind})"
-    return "; every module's output agrees, so it is a backward pass"
+    return "; the outputs of all modules agree, so the error is in a backward pass"
 
 
 def _outputs(model: VAE, x: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
@@ -171,7 +160,7 @@ def _outputs(model: VAE, x: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
     outputs: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
-        # A copy: an activation may work in place on what it is given.
+        # A copy: the next activation may work in place.
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
             outputs[name] = output.detach().to("cpu", copy=True)
 
@@ -179,7 +168,7 @@ def _outputs(model: VAE, x: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
 
     innermost = [(n, m) for n, m in model.named_modules() if not list(m.children())]
     handles = [module.register_forward_hook(keep(name)) for name, module in innermost]
-    with torch.no_grad(), _autocast(x, dtype), CPUNoise(0):
+    with torch.no_grad(), autocast(x.device, dtype), CPUNoise(0):
         model(x)
     for handle in handles:
         handle.remove()
@@ -187,7 +176,7 @@ def _outputs(model: VAE, x: Tensor, dtype: torch.dtype) -> dict[str, Tensor]:
 
 
 class ParityCheck(Callback):
-    """``check_parity`` on the first batch of a run, before anything is learned from it."""
+    """Calls ``check_parity`` with the first batch of a run, before the first step."""
 
     def __init__(self) -> None:
         self._done = False
@@ -198,8 +187,8 @@ class ParityCheck(Callback):
         """Check once, in the run's precision."""
         if not self._done:
             assert isinstance(pl_module, VAELitModule)
-            # At the target: at the beta of the first epoch, 0, the KL would not be looked at.
+            # At the target beta: at that of the first epoch, 0, the KL would not be compared.
             step = pl_module.step_of("train")._replace(beta=pl_module.annealing.target)
             judged = Judged(pl_module.model, pl_module.objective, step)
-            check_parity(judged, batch, pl_module.device, PRECISIONS[str(trainer.precision)])
+            check_parity(judged, batch, pl_module.device, AUTOCAST[str(trainer.precision)])
             self._done = True

@@ -1,4 +1,4 @@
-"""Where a run that was cut off goes on."""
+"""Prepare the folder of an interrupted run for being resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def last_good(folder: RunFolder) -> list[str]:
-    """Where a stopped run can go on from, in words; empty before the end of the first epoch."""
+    """A sentence that names the last good checkpoint; none before the end of the first epoch."""
     last = folder.last_checkpoint
     if not last.is_file():
         return []
@@ -26,15 +26,15 @@ def last_good(folder: RunFolder) -> list[str]:
 def prepare_to_resume(folder: RunFolder, settings: TrainSettings) -> tuple[Path | None, int]:
     """Path of the last checkpoint and the epoch that comes next.
 
-    None and 0 for a run that was cut off in its first epoch. Rows of the log that the checkpoint
-    does not know of are dropped.
+    None and 0 for a run that was interrupted in its first epoch. Rows of the log after the
+    checkpoint are dropped.
     """
     for place in (folder.checkpoints, folder.logs, folder.snapshots, folder.splits):
         remove_partials(place)
     history = folder.history
     checkpoint = checkpoint_to_resume(folder.checkpoints)
     if checkpoint is None:
-        # The first row is there a moment before the first checkpoint, and these follow it.
+        # The first row is written just before the first checkpoint, everything else after it.
         logged = read_history(history)["epoch"] if history.is_file() else []
         if len(logged) > 1 or folder.weights(settings.weights_name).is_file():
             raise UserError(

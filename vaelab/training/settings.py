@@ -13,14 +13,14 @@ HIGHEST_SEED = 2**32 - 1  # of NumPy's legacy generator, which Lightning seeds t
 
 
 def check_seed(seed: int) -> None:
-    """Raise ``UserError`` for a number that generators do not take for a seed."""
+    """Raise ``UserError`` for a number that is not a valid seed of all generators."""
     if not 0 <= seed <= HIGHEST_SEED:
         raise UserError(f"train.seed={seed}: from 0 to {HIGHEST_SEED}; try 42")
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How long to train, how to step, and what makes an epoch the best."""
+    """Length of the training, steps, and the metric by which the best epoch is chosen."""
 
     seed: int
     max_epochs: int
@@ -31,7 +31,7 @@ class TrainSettings:
     monitor: str
     weights_name: str
     deterministic: bool | Literal["warn"]
-    max_skipped_steps: int = 40  # runs from before the key was there are still read
+    max_skipped_steps: int = 40  # a default, for configs saved before the key existed
     max_minutes: float | None = None
     gradient_clip_val: float | None = None
     accumulate_grad_batches: int = 1

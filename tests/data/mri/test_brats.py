@@ -310,7 +310,7 @@ def test_phantoms_are_written_under_the_root_and_read_from_there(
     shared_root: Path, tmp_path: Path
 ) -> None:
     class Copies:
-        def prepare(self, root_dir: str) -> Path:
+        def prepare(self, root_dir: str, progress_bar: bool) -> Path:
             return Path(shutil.copytree(shared_root, Path(root_dir) / "phantoms"))
 
     data = ready(tmp_path / "data", tmp_path, phantoms=Copies())

@@ -349,3 +349,31 @@ def test_a_tumour_finds_its_seat_between_the_thickest_slices_too():
     average = head.load_average_brain().seen_by(grid)
     phantom = draw_phantom(average, grid, 0, 1163, 0)
     assert (phantom.seg == head.ENHANCING).any()
+
+
+def test_an_isointense_lesion_looks_like_grey_matter_and_only_where_asked():
+    grid = head.grid_of(1, 4.0)
+    average = head.load_average_brain().seen_by(grid)
+    usual, hidden = (draw_phantom(average, grid, 0, 1, 0, names) for names in ((), ("t2f",)))
+    np.testing.assert_array_equal(hidden.seg, usual.seg)
+    for name in ("t1c", "t1n", "t2w"):
+        np.testing.assert_array_equal(hidden.series[name], usual.series[name])
+    lesion = usual.seg > 0
+    np.testing.assert_array_equal(
+        hidden.series["t2f"][~dilated(lesion)], usual.series["t2f"][~dilated(lesion)]
+    )
+    brain = hidden.series["t2f"][(hidden.series["t2f"] > 0) & ~dilated(lesion)]
+    # From white (580) to grey matter (720) and beyond by bias and detail: within the brain's range.
+    assert np.quantile(brain, 0.25) < np.median(hidden.series["t2f"][lesion]) < brain.max()
+    assert np.median(usual.series["t2f"][lesion]) > np.quantile(brain, 0.95)
+
+
+def dilated(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """With all voxels within three of it: edges are partial volumes."""
+    grown: NDArray[np.bool_] = ndimage.binary_dilation(mask, iterations=3)
+    return grown
+
+
+def test_a_hidden_series_has_a_name_and_a_cohort_of_its_own(tmp_path: Path):
+    with pytest.raises(UserError, match=r"dataset\.phantoms\.isointense=\['t3'\]: series are t1c"):
+        PhantomMRI(isointense=["t3"])

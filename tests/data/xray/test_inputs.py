@@ -35,7 +35,9 @@ def test_an_image_is_read_as_for_training(tmp_path: Path, suffix: str, trim: boo
     sample = read_radiograph(path, loader)
     assert torch.equal(sample.image, loader({"path": str(path)})["image"])
     if suffix == "png":  # 50 of 400 columns
-        assert sample.box == ((0.125 if trim else 0.0), 0.0, 1.0, 1.0)
+        # 350 or all of 400 columns, about a centre 25 columns, 1/8 of a half side, further on
+        shown = [[0.875, 0, 0.125], [0, 1, 0]] if trim else [[1, 0, 0], [0, 1, 0]]
+        np.testing.assert_allclose(sample.placement, shown)
 
 
 def saved(path: Path, pixels: np.ndarray) -> Path:
@@ -69,7 +71,8 @@ def test_a_damaged_image_is_named(tmp_path: Path, content: bytes) -> None:
 
 def test_a_heat_map_covers_the_part_of_the_image_that_it_is_about() -> None:
     heat = np.array([[1.0, 2.0], [3.0, 4.0]])
-    full = at_full_size(heat, (0.25, 0.0, 0.75, 1.0), (4, 8))  # columns 2 to 5 of 8
+    middle = np.array([[0.5, 0, 0], [0, 1, 0]])
+    full = at_full_size(heat, middle, (4, 8))  # columns 2 to 5 of 8
     assert full.shape == (4, 8)
     assert not full[:, :2].any()
     assert not full[:, 6:].any()

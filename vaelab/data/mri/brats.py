@@ -24,3 +24,4 @@ class BraTSDataModule(VolumeDataModule):
 
     settings_type = BraTSSettings
     usual_modalities = ("t1c", "t1n", "t2f", "t2w")
+    sample_unit = "standard deviations of each series, 0 its mean"

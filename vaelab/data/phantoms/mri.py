@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from tqdm import tqdm
 
 from vaelab.atomic import write_folder_once
 from vaelab.data.phantoms.head import (
@@ -28,8 +28,9 @@ from vaelab.data.phantoms.head import (
     grid_of,
     load_average_brain,
 )
-from vaelab.data.phantoms.scan import Phantom, draw_phantom
+from vaelab.data.phantoms.scan import CONTRASTS, Phantom, draw_phantom
 from vaelab.errors import UserError
+from vaelab.progress import progress
 
 GENERATOR_VERSION = 2  # part of the folder's name: raise it whenever the written bytes change
 
@@ -47,6 +48,7 @@ class PhantomMRI:
     num_followups: int = 4  # patients with a second time point, among num_patients
     voxel_size: float = 2.0  # mm, isotropic but for every fifth patient
     seed: int = 0
+    isointense: Sequence[str] = ()  # series in which lesions look like grey matter
 
     def __post_init__(self) -> None:
         if self.num_patients < 2:
@@ -61,25 +63,31 @@ class PhantomMRI:
             raise _refusal("voxel_size", self.voxel_size, "must lie between 0.5 and 6 mm; try 2.0")
         if self.seed < 0:
             raise _refusal("seed", self.seed, "must not be negative; try 0")
+        if set(self.isointense) - set(CONTRASTS):
+            cure = f"series are {', '.join(CONTRASTS)}; try [t2f]"
+            raise _refusal("isointense", list(self.isointense), cure)
 
     def with_patients(self, count: int) -> PhantomMRI:
         """As many patients, seen once each, in files as small as can be."""
         return replace(self, num_patients=count, num_followups=0, voxel_size=6.0)
 
-    def prepare(self, root_dir: str | os.PathLike[str]) -> Path:
+    def prepare(self, root_dir: str | os.PathLike[str], progress_bar: bool = False) -> Path:
         """Return the cohort's folder below ``root_dir``, writing it whole on first use."""
         name = (
             f"phantom_mri-v{GENERATOR_VERSION}-{self.num_patients}patients"
             f"-{self.num_followups}followups-{float(self.voxel_size)}mm-seed{self.seed}"
+            + "".join(f"-isointense_{name}" for name in sorted(set(self.isointense)))
         )
-        return write_folder_once(Path(root_dir) / name, lambda folder: _write_cohort(folder, self))
+        return write_folder_once(
+            Path(root_dir) / name, lambda folder: _write_cohort(folder, self, progress_bar)
+        )
 
 
 def _refusal(key: str, value: object, cure: str) -> UserError:
     return UserError(f"dataset.phantoms.{key}={value}: {cure}")
 
 
-def _write_cohort(folder: Path, cohort: PhantomMRI) -> None:
+def _write_cohort(folder: Path, cohort: PhantomMRI, progress_bar: bool) -> None:
     """Write every subject folder and, beside them, ``factors.csv``: the truth behind each."""
     subjects = [
         (number, time_point)
@@ -89,12 +97,16 @@ def _write_cohort(folder: Path, cohort: PhantomMRI) -> None:
     average = load_average_brain()
     seen: dict[tuple[float, ...], AverageBrain] = {}  # by spacing; a cohort has up to four
     rows = []
-    for number, time_point in tqdm(subjects, desc="writing MRI phantoms", unit="subject"):
+    for number, time_point in progress(
+        subjects, "writing MRI phantoms", shown=progress_bar, unit="subject"
+    ):
         grid = grid_of(number, cohort.voxel_size)
         spacing = tuple(grid.spacing.tolist())
         if spacing not in seen:
             seen[spacing] = average.seen_by(grid)
-        phantom = draw_phantom(seen[spacing], grid, cohort.seed, number, time_point)
+        phantom = draw_phantom(
+            seen[spacing], grid, cohort.seed, number, time_point, cohort.isointense
+        )
         subject_id = f"BraTS-MEN-{number:05d}-{time_point:03d}"
         _write_subject(folder / subject_id, phantom, grid)
         rows.append(_factors(subject_id, number, time_point, phantom, grid))

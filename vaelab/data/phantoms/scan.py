@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -55,9 +56,18 @@ class Phantom(NamedTuple):
 
 
 def draw_phantom(
-    average: AverageBrain, grid: ScanGrid, seed: int, number: int, time_point: int
+    average: AverageBrain,
+    grid: ScanGrid,
+    seed: int,
+    number: int,
+    time_point: int,
+    isointense: Collection[str] = (),
 ) -> Phantom:
-    """Draw patient ``number`` at ``time_point``; head and seat of the tumour stay the same."""
+    """Draw patient ``number`` at ``time_point``; head and seat of the tumour stay the same.
+
+    In the series ``isointense`` lesions have the signal of grey matter: their place in a brain, and
+    the other series, give them away, but no threshold does.
+    """
     streams = np.random.SeedSequence((seed, number)).spawn(4)
     of_head, of_tumour, *of_scans = (np.random.default_rng(stream) for stream in streams)
     head = draw_head(grid, of_head)
@@ -97,6 +107,11 @@ def draw_phantom(
     ]
     series = {}
     for name, contrast in CONTRASTS.items():
+        if name in isointense:
+            grey_matter = contrast.grey
+            contrast = contrast._replace(
+                core=grey_matter, oedema=grey_matter, enhancing=grey_matter
+            )
         signal = _signal(contrast, t1, grey, white, lesions)
         series[name] = np.zeros(brain.shape, np.int16)
         series[name][brain] = _scan(signal, brain, grid, of_scans[time_point])

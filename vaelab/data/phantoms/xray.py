@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
-from tqdm import tqdm
 
 from vaelab.atomic import write_folder_once
 from vaelab.data.phantoms.film import collimation, expose, print_marker
@@ -35,6 +34,7 @@ from vaelab.data.phantoms.thorax import (
     soft_tissue,
 )
 from vaelab.errors import UserError
+from vaelab.progress import progress
 
 GENERATOR_VERSION = 1  # raise it with any change of the pixels: old folders are then not reused
 NUM_FEW = 8  # images of each small folder (train/PNEUMONIA, val/*), as in Kaggle's val
@@ -74,16 +74,20 @@ class PhantomXray:
                 )
                 raise UserError(f"dataset.phantoms.{key}={value}: {need}; try {usual}")
 
-    def prepare(self, root_dir: str | os.PathLike[str]) -> Path:
+    def prepare(self, root_dir: str | os.PathLike[str], progress_bar: bool = False) -> Path:
         """Return the cohort's folder below ``root_dir``, writing it whole on first use."""
         name = (
             f"phantom_xray-v{GENERATOR_VERSION}-{self.num_train}train-{self.num_test}test"
             f"-{self.image_size}px-seed{self.seed}"
         )
-        return write_folder_once(Path(root_dir) / name, self._write)
+        return write_folder_once(
+            Path(root_dir) / name, lambda folder: self._write(folder, progress_bar)
+        )
 
-    def _write(self, folder: Path) -> None:
-        for entry in tqdm(self._images(), desc="writing X-ray phantoms", unit="image"):
+    def _write(self, folder: Path, progress_bar: bool) -> None:
+        for entry in progress(
+            self._images(), "writing X-ray phantoms", shown=progress_bar, unit="image"
+        ):
             write_image(entry, folder, self.image_size)
 
     def _images(self) -> list[ImageFile]:

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from vaelab.data.build import thread_pool
 from vaelab.data.cache import cached_dataset
@@ -40,6 +39,7 @@ from vaelab.data.volumes.native import save_native
 from vaelab.data.volumes.settings import CROP_CENTRE, VolumeSettings
 from vaelab.data.volumes.transforms import plain_pipeline, train_pipeline, val_pipeline
 from vaelab.errors import UserError
+from vaelab.progress import progress
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -179,9 +179,9 @@ class VolumeDataModule(SplitDataModule):
         records = [r for part in parts for r in part[round(self.cache_rate * len(part)) :]]
         problems: list[Finding] = []
         with thread_pool() as pool:
-            for one in tqdm(
+            for one in progress(
                 pool.map(self.examine, records), "examining", len(records), unit="subject",
-                leave=False, disable=not self.progress_bar,
+                shown=self.progress_bar,
             ):  # fmt: skip
                 problems += errors(one.findings)
         if problems:

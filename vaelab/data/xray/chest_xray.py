@@ -22,11 +22,13 @@ from torch.utils.data import Dataset
 from vaelab.data.cache import cached_dataset
 from vaelab.data.contract import LABEL, Covariate, InputSample, Paint, ShiftableImages
 from vaelab.data.findings import Examination, Finding
+from vaelab.data.groups import Groups, read_groups
 from vaelab.data.index import Record, check_root, enumerate_names, split_by_patient
 from vaelab.data.inputs import Input
 from vaelab.data.module import Phantoms, SplitDataModule
-from vaelab.data.xray.grey_image import ImageSettings
+from vaelab.data.xray.grey_image import ImageSettings, LoadGreyImage
 from vaelab.data.xray.image_checks import MAX_PIXELS, examine_image
+from vaelab.data.xray.in_graph import GreyImagesInGraph
 from vaelab.data.xray.index import (
     HINT,
     NORMAL,
@@ -39,6 +41,7 @@ from vaelab.data.xray.index import (
 from vaelab.data.xray.inputs import find_radiographs, read_radiograph, save_overlay
 from vaelab.data.xray.leaks import check_no_sick, seen_in_test, sick_leaks
 from vaelab.data.xray.memory import ImagesInMemory, MemoryFirst, UnreadableImagesError, read_all
+from vaelab.data.xray.registration import Registration
 from vaelab.data.xray.splits import split_chest_xray
 from vaelab.errors import UserError
 
@@ -64,11 +67,16 @@ class ChestXrayDataModule(SplitDataModule):
         trim_border: cut dark margins off before resizing.
         calibration_split: share of the patients to learn from that is set aside as a split
             ``calibration``, which neither training nor the choice of the best epoch sees.
+        groups: columns of ``groups_table`` to judge detection within, such as view, sex and age.
+        groups_table: CSV file in ``root_dir``, with a column ``id`` or ``file``.
         max_pixels: an image with more is refused, lest a small file fill the memory.
+        register: true shows of each image the thorax, fitted to the mean normal one; "auto" does so
+            if it brings normal images closer together; see ``Registration``.
     """
 
     channel_names = ("x-ray",)
     keeps_samples_in_memory = True
+    sample_unit = "grey, 0 the darkest and 1 the brightest of the image"
     paints_maps = True
 
     def __init__(
@@ -89,8 +97,11 @@ class ChestXrayDataModule(SplitDataModule):
         trim_border: bool = False,
         calibration_split: float = 0.0,
         max_pixels: int = MAX_PIXELS,
+        groups: Sequence[str] = (),
+        groups_table: str = "images.csv",
         cache_dtype: str = "float32",
         progress_bar: bool = True,
+        register: bool | str = False,
     ) -> None:
         super().__init__(
             root_dir, splits_dir, cache_dir, patient_pattern, val_split, seed,
@@ -101,8 +112,11 @@ class ChestXrayDataModule(SplitDataModule):
                 f"dataset.calibration_split={calibration_split}: a share from 0 to below 1; try 0.1"
             )
         self.settings = ImageSettings(tuple(image_size), trim_border, max_pixels)
+        self.registration = Registration(register, self.splits_dir)
         self.test_per_class = test_per_class
         self.calibration_split = calibration_split
+        self.group_columns = list(groups)
+        self.groups_table = groups_table
         self._decoded: dict[str, ImagesInMemory] = {}
         self._masks: Path | None = None  # the folder, where there is one
 
@@ -114,8 +128,12 @@ class ChestXrayDataModule(SplitDataModule):
         return records
 
     def setup(self, stage: str | None = None) -> None:
-        """Scan and split; before training decode all, lest a damaged test image ends the run."""
+        """Scan, split and register; before training decode all: damaged images show."""
         super().setup(stage)
+        self.registration.prepare(
+            self.splits["train"], self.splits["val"],
+            lambda record: self.settings.loader().look(record["path"]),
+        )  # fmt: skip
         unreadable: dict[str, None] = {}
         for split in self.splits if stage == "fit" else ():
             try:
@@ -192,17 +210,26 @@ class ChestXrayDataModule(SplitDataModule):
     def samples(self, records: Sequence[Record]) -> Dataset[Any]:
         """Any records: from memory what a split has read, else decoded when it is asked for."""
         found = [{key: record[key] for key in ("id", "path", "label")} for record in records]
-        files = MonaiDataset(found, self.settings.loader())
+        files = MonaiDataset(found, self._loader())
         return MemoryFirst(files, [record["id"] for record in records], self._decoded.values())
 
     def sample_settings(self) -> dict[str, Any]:
         """The settings of decoding."""
-        return asdict(self.settings)
+        thorax = self.registration.thorax
+        return asdict(self.settings) | ({"thorax": thorax.digest} if thorax else {})
 
     @property
     def covariates(self) -> Mapping[str, Covariate]:
         """The class."""
         return {LABEL: lambda sample: float(sample[LABEL])}
+
+    def groups(self) -> Groups:
+        """Columns of the table of groups, of all records."""
+        if not self.group_columns:
+            return {}
+        table = Path(self.root() or "").expanduser() / self.groups_table
+        ids = {record["id"] for records in self.splits.values() for record in records}
+        return read_groups(table, self.group_columns, ids)
 
     def find_inputs(self, inputs: str | Sequence[str], output_dir: Path) -> list[Input]:
         """JPEG, PNG and DICOM files."""
@@ -210,16 +237,20 @@ class ChestXrayDataModule(SplitDataModule):
 
     def read_input(self, path: Path) -> InputSample:
         """An image file."""
-        return read_radiograph(path, self.settings.loader())
+        return read_radiograph(path, self._loader())
 
     def save_map(self, heatmap: Tensor, sample: InputSample, stem: Path, paint: Paint) -> None:
         """Write ``<stem>_heatmap.png``: the heat over the original at its size."""
         path = stem.with_name(f"{stem.name}_heatmap.png")
         save_overlay(heatmap.numpy(), sample, path, self.settings.max_pixels, paint)
 
+    def originals_in_graph(self) -> GreyImagesInGraph:
+        """Of decoded images."""
+        return GreyImagesInGraph(self.settings)
+
     def shiftable_images(self) -> ShiftableImages:
         """The reader of image files."""
-        return self.settings.loader()
+        return self._loader()
 
     def plain_pipeline(self) -> Compose:
         """What one would write with MONAI alone."""
@@ -233,6 +264,9 @@ class ChestXrayDataModule(SplitDataModule):
 
     # ------------------------------------------------------------- reading
 
+    def _loader(self) -> LoadGreyImage:
+        return self.settings.loader(self.registration.thorax)
+
     def _decode(self, split: str) -> ImagesInMemory:
         records = self.splits[split]
         masks = self._mask_paths(records) if split in TEST_SPLITS else {}
@@ -242,7 +276,7 @@ class ChestXrayDataModule(SplitDataModule):
                 | ({"mask": masks[r["id"]]} if r["id"] in masks else {})
                 for r in records
             ],
-            Compose([self.settings.loader()]),
+            Compose([self._loader()]),
             self.sample_settings(),
             self.cache_dir,
             self.cache_rate,

@@ -17,6 +17,7 @@ from torchvision.transforms.v2.functional import resized_crop
 
 from vaelab.data.index import Record
 from vaelab.data.xray.image_checks import HARD_LIMIT, MAX_PIXELS, decode_grey, refuse_constant
+from vaelab.data.xray.thorax import SIDE, Thorax, crop, crop_mask
 from vaelab.errors import UserError
 
 # A margin is a run of rows or columns of which 85 % is darker than 12 % of the image's maximum.
@@ -43,9 +44,9 @@ class ImageSettings:
                 f"dataset.max_pixels={self.max_pixels}: from 1 to {HARD_LIMIT}; try 80000000"
             )
 
-    def loader(self) -> LoadGreyImage:
+    def loader(self, thorax: Thorax | None = None) -> LoadGreyImage:
         """What reads the files."""
-        return LoadGreyImage(self.image_size, self.trim_border, self.max_pixels)
+        return LoadGreyImage(self.image_size, self.trim_border, self.max_pixels, thorax)
 
 
 class LoadGreyImage(Transform):
@@ -55,14 +56,20 @@ class LoadGreyImage(Transform):
         image_size: (H, W) in pixels. The aspect ratio is not kept.
         trim_border: cut dark margins off first, see ``trim_dark_border``.
         max_pixels: limit beyond which a file is refused.
+        thorax: to which the image is fitted, and what is shown of it; None shows all.
     """
 
     def __init__(
-        self, image_size: Sequence[int], trim_border: bool = False, max_pixels: int = MAX_PIXELS
+        self,
+        image_size: Sequence[int],
+        trim_border: bool = False,
+        max_pixels: int = MAX_PIXELS,
+        thorax: Thorax | None = None,
     ) -> None:
         self.height, self.width = image_size
         self.trim_border = trim_border
         self.max_pixels = max_pixels
+        self.thorax = thorax
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Add ``image`` in place of ``path``; a ``mask`` goes from a path to uint8, as ``image``.
@@ -72,11 +79,12 @@ class LoadGreyImage(Transform):
         """
         result = {key: value for key, value in data.items() if key != "path"}
         grey = self.decode(data["path"])
-        pixels, box = self.fit(grey)
+        pixels, placement = self.fit(grey)
         result["image"] = torch.from_numpy(pixels)[None]
         if "mask" in data:
-            mask = self.fit_mask(decode_grey(data["mask"], None, self.max_pixels), box, grey.size)
-            result["mask"] = torch.from_numpy(mask)[None]
+            mask = np.asarray(decode_grey(data["mask"], None, self.max_pixels))
+            shown = crop_mask(mask > 0, placement, (self.height, self.width))
+            result["mask"] = torch.from_numpy(shown)[None]
         return result
 
     def decode(self, path: str | Path) -> Image.Image:
@@ -91,22 +99,27 @@ class LoadGreyImage(Transform):
         refuse_constant(path, grey)
         return grey
 
-    def fit(self, grey: Image.Image) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-        """What the model sees of a decoded image, (H, W) in [0, 1], and the box that it shows.
+    def fit(self, grey: Image.Image) -> tuple[np.ndarray, np.ndarray]:
+        """What the model sees of a decoded image, (H, W) in [0, 1], and its placement.
 
-        The box is (left, top, right, bottom) in pixels of ``grey``: all but what was trimmed.
+        The placement, (2, 3), leads from what is seen to the image; see ``Thorax``.
         """
         box = trim_dark_border(np.asarray(grey)) if self.trim_border else (0, 0, *grey.size)
-        left, top, right, bottom = box
-        small = resized_crop(
-            grey, top, left, bottom - top, right - left, [self.height, self.width],
-            InterpolationMode.BILINEAR,
-        )  # fmt: skip
-        pixels = np.asarray(small, dtype=np.float32)
-        low, high = pixels.min(), pixels.max()
-        # What is left of an image after trimming may be constant; it becomes black.
-        scaled: np.ndarray = (pixels - low) / max(high - low, np.float32(1e-6))
-        return scaled, box
+        placement = _placement_of(box, grey.size)
+        if self.thorax is None:
+            pixels = _resized(grey, box, (self.height, self.width))
+        else:
+            inner = self.thorax.place(_resized(grey, box, (SIDE, SIDE)))
+            finer = _resized(grey, box, (2 * self.height, 2 * self.width))
+            pixels = crop(finer, inner, (self.height, self.width))
+            placement = placement @ np.vstack([inner, [0, 0, 1]])
+        return _scaled(pixels), placement
+
+    def look(self, path: str | Path) -> np.ndarray:
+        """All of a file that ``thorax`` would be fitted to, (64, 64) in [0, 1]."""
+        grey = self.decode(path)
+        box = trim_dark_border(np.asarray(grey)) if self.trim_border else (0, 0, *grey.size)
+        return _scaled(_resized(grey, box, (SIDE, SIDE)))
 
     def original(self, record: Record) -> Image.Image:
         """The image of a record to simulate another machine on, mode "L".
@@ -122,26 +135,34 @@ class LoadGreyImage(Transform):
         pixels, _ = self.fit(image)
         return torch.from_numpy(pixels)[None]
 
-    def fit_mask(
-        self, mask: Image.Image, box: tuple[int, int, int, int], size: tuple[int, int]
-    ) -> np.ndarray:
-        """A mask where the model sees it, (H, W) uint8, 1 where it is not black.
 
-        Args:
-            mask: of the whole image, at any scale.
-            box: what ``fit`` shows of the image, in pixels of it.
-            size: (W, H) of the image that ``fit`` was given; a JPEG decodes smaller than its mask.
-        """
-        (width, height), (wide, high) = size, mask.size
-        left, top, right, bottom = box
-        part = (
-            left * wide / width,
-            top * high / height,
-            right * wide / width,
-            bottom * high / height,
-        )
-        small = mask.resize((self.width, self.height), Image.Resampling.NEAREST, box=part)
-        return (np.asarray(small) > 0).astype(np.uint8)
+def _resized(
+    grey: Image.Image, box: tuple[int, int, int, int], size: tuple[int, int]
+) -> np.ndarray:
+    """A part of an image, (h, w) float32; the box is left, top, right and bottom in pixels."""
+    left, top, right, bottom = box
+    small = resized_crop(
+        grey, top, left, bottom - top, right - left, list(size), InterpolationMode.BILINEAR
+    )
+    return np.array(small, dtype=np.float32)  # a copy: PyTorch warns of what cannot be written
+
+
+def _scaled(pixels: np.ndarray) -> np.ndarray:
+    """Min–max scaled to [0, 1]; what is left of an image may be constant and becomes black."""
+    low, high = pixels.min(), pixels.max()
+    scaled: np.ndarray = (pixels - low) / max(high - low, np.float32(1e-6))
+    return scaled
+
+
+def _placement_of(box: tuple[int, int, int, int], size: tuple[int, int]) -> np.ndarray:
+    """The placement that shows a box of an image of (W, H) pixels."""
+    (left, top, right, bottom), (width, height) = box, size
+    return np.array(
+        [
+            [(right - left) / width, 0.0, (left + right) / width - 1],
+            [0.0, (bottom - top) / height, (top + bottom) / height - 1],
+        ]
+    )
 
 
 def trim_dark_border(pixels: np.ndarray) -> tuple[int, int, int, int]:

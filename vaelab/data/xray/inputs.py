@@ -19,6 +19,7 @@ from vaelab.data.inputs import Input, find_inputs
 from vaelab.data.xray.grey_image import LoadGreyImage
 from vaelab.data.xray.image_checks import MAX_PIXELS, decode_grey
 from vaelab.data.xray.index import SUFFIXES
+from vaelab.data.xray.thorax import uncrop
 from vaelab.errors import UserError
 
 DICOM_SUFFIXES = {".dcm", ".dicom"}
@@ -27,6 +28,7 @@ UNREADABLE_DICOM = (
     OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError,
     struct.error,
 )  # fmt: skip
+FINE_ENOUGH = 1024  # pixels along the longer side at which a heat map is placed
 ROWS_AT_ONCE = 256  # of an overlay, whose colours take 100 times the bytes of a grey image
 
 
@@ -74,10 +76,8 @@ def read_radiograph(path: Path, loader: LoadGreyImage) -> InputSample:
         UserError: for a file that cannot be decoded.
     """
     grey = decode_dicom(path) if is_dicom(path) else loader.decode(path)
-    pixels, (left, top, right, bottom) = loader.fit(grey)
-    width, height = grey.size
-    box = (left / width, top / height, right / width, bottom / height)
-    return InputSample(torch.from_numpy(pixels)[None], path, box=box)
+    pixels, placement = loader.fit(grey)
+    return InputSample(torch.from_numpy(pixels)[None], path, placement=placement)
 
 
 def read_full_size(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -131,15 +131,15 @@ def save_overlay(
     """Write the heat over the original at its full size, as PNG.
 
     Args:
-        heatmap: (h, w), about ``sample.box``.
+        heatmap: (h, w), of what ``sample.placement`` shows.
         sample: of which ``original`` is shown.
         path: ends in ``.png``.
         max_pixels: limit beyond which a file is refused.
         paint: lays heat over a grey image.
     """
-    assert sample.box is not None
+    assert sample.placement is not None
     original = read_full_size(sample.original, max_pixels)
-    heat = at_full_size(heatmap, sample.box, original.shape)
+    heat = at_full_size(heatmap, sample.placement, original.shape)
     picture = Image.new("RGB", original.shape[::-1])
     for top in range(0, len(original), ROWS_AT_ONCE):
         rows = slice(top, top + ROWS_AT_ONCE)
@@ -149,23 +149,17 @@ def save_overlay(
         picture.save(unfinished, format="PNG", compress_level=1)
 
 
-def at_full_size(
-    heatmap: np.ndarray, box: tuple[float, float, float, float], shape: tuple[int, ...]
-) -> np.ndarray:
+def at_full_size(heatmap: np.ndarray, placement: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """A heat map over the part of an image that it is about, 0 elsewhere.
 
     Args:
         heatmap: (h, w).
-        box: left, top, right and bottom of that part, as shares of the image's width and height.
+        placement: (2, 3), of that part; see ``vaelab.data.xray.thorax.Thorax``.
         shape: (H, W) of the image.
 
     Returns:
         float32 (H, W).
     """
-    height, width = shape
-    left, right = round(box[0] * width), round(box[2] * width)
-    top, bottom = round(box[1] * height), round(box[3] * height)
-    full = np.zeros((height, width), np.float32)
-    part = resize(Image.fromarray(heatmap.astype(np.float32)), [bottom - top, right - left])
-    full[top:bottom, left:right] = np.asarray(part)
-    return full
+    shrunk = max(1.0, max(shape) / FINE_ENOUGH)
+    small = uncrop(heatmap, placement, [round(side / shrunk) for side in shape])
+    return np.asarray(resize(Image.fromarray(small), list(shape)))

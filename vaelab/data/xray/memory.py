@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from vaelab.data.build import check_room, find_missing, map_blocks, thread_pool
 from vaelab.data.index import enumerate_names
 from vaelab.errors import UserError
+from vaelab.progress import progress
 
 
 class UnreadableImagesError(UserError):
@@ -88,9 +88,9 @@ def read_all(images: Dataset[Any], desc: str, progress_bar: bool) -> list[dict[s
     unreadable: list[str] = []
     count = len(images)  # type: ignore[arg-type]  # torch gives its datasets no length
     with thread_pool() as pool:
-        for one in tqdm(
+        for one in progress(
             map_blocks(pool, partial(_read, images), range(count)),
-            desc, count, unit="image", leave=False, disable=not progress_bar,
+            desc, count, unit="image", shown=progress_bar,
         ):  # fmt: skip
             if isinstance(one, str):
                 unreadable.append(one)

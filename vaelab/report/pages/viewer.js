@@ -147,10 +147,26 @@
     viewer.dataset.shows = wanted;
   };
 
+  const move = (axis, by) => {
+    at[axis] = Math.max(0, Math.min(volume.shape[axis] - 1, at[axis] + by));
+    draw();
+  };
   for (const plane of planes) {
     plane.slider.addEventListener("input", () => {
       at[plane.axis] = Number(plane.slider.value);
       draw();
+    });
+    // On a picture: arrows move the point that the planes pass through, page keys leaf through slices.
+    plane.element.querySelector(".pair").addEventListener("keydown", (event) => {
+      const [axis, by] = {
+        ArrowLeft: [plane.across, 1], ArrowRight: [plane.across, -1],
+        ArrowUp: [plane.up, 1], ArrowDown: [plane.up, -1],
+        PageUp: [plane.axis, 1], PageDown: [plane.axis, -1],
+        Home: [plane.axis, -Infinity], End: [plane.axis, Infinity],
+      }[event.key] ?? [];
+      if (axis === undefined || !volume) return;
+      event.preventDefault();
+      move(axis, by);
     });
     for (const canvas of plane.element.querySelectorAll("canvas")) {
       canvas.addEventListener("click", (event) => {
