@@ -250,16 +250,11 @@ def _about(
     alpha: float,
 ) -> dict[str, Any]:
     """Content of ``export.json``."""
-    decoded = run.data.originals_in_graph() is not None
-    unit = run.data.sample_unit
-    original = (
-        "decoded grey image in any unit, upright, bone bright; a JPEG more than twice as large as "
-        "the network sees it is decoded at 1/2, 1/4 or 1/8 by vaelab, so whole ones differ a little"
-    )
+    originals, unit = run.data.originals_in_graph(), run.data.sample_unit
     threshold = calibrated.calibration.threshold(alpha) if calibrated else math.inf
     return {
         "run": run.folder.name,
-        "input": original if decoded else unit,
+        "input": unit if originals is None else originals.unit,
         "sample": {
             "unit": unit,
             "channels": list(run.data.channel_names),

@@ -35,6 +35,16 @@ class GreyImagesInGraph:
 
     settings: ImageSettings
 
+    @property
+    def unit(self) -> str:
+        """Decoding is not in the graph."""
+        height, width = self.settings.image_size
+        return (
+            "decoded grey image in any unit, upright, bone bright, (batch, height, width); vaelab "
+            f"has Pillow decode a JPEG by draft('L', ({2 * width}, {2 * height})), and one that is "
+            "decoded whole gives slightly other numbers"
+        )
+
     def prepared(self, original: Tensor) -> tuple[Tensor, Tensor]:
         """(B, H, W), grey in any unit → (B, 1, h, w) in [0, 1], and the boxes shown, (B, 4).
 
