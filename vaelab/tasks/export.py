@@ -130,6 +130,10 @@ class Export(Task):
             )
             with replacing(folder / "run_onnx.py") as unfinished:
                 unfinished.write_text(SCRIPT, encoding="utf-8")
+        if run.data.originals_in_graph() is None:
+            missing["preparation"] = (
+                "samples come in as this run's dataset prepares them, see sample in export.json"
+            )
         for reason in missing.values():
             log.warning("not exported: %s", reason)
         if not graphs:

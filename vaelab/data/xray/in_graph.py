@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,12 +23,14 @@ from vaelab.data.xray.grey_image import (
     MARGIN_SHARE,
     ImageSettings,
 )
-from vaelab.data.xray.inputs import at_full_size
+from vaelab.data.xray.thorax import uncrop
 
 
 @dataclass(frozen=True)
 class GreyImagesInGraph:
-    """``LoadGreyImage.fit`` and ``at_full_size`` for a batch of images of one size.
+    """``LoadGreyImage.fit`` without a thorax, and ``uncrop``, for a batch of images of one size.
+
+    ``at_full_size`` goes by way of a smaller map where an image has more than 1024 pixels a side.
 
     Args:
         settings: of the run.
@@ -71,17 +74,8 @@ class GreyImagesInGraph:
         loader = self.settings.loader()
         for record in records:
             grey = loader.decode(record["path"])
-            pixels, (left, top, right, bottom) = loader.fit(grey)
-            width, height = grey.size
-            box = (left / width, top / height, right / width, bottom / height)
-
-            def restored(
-                heatmap: np.ndarray,
-                box: tuple[float, float, float, float] = box,
-                shape: tuple[int, int] = (height, width),
-            ) -> np.ndarray:
-                return at_full_size(heatmap, box, shape)
-
+            pixels, placement = loader.fit(grey)
+            restored = partial(uncrop, placement=placement, shape=grey.size[::-1])
             yield Original(np.asarray(grey), torch.from_numpy(pixels)[None], restored)
 
 
@@ -136,12 +130,12 @@ def _shrink(size: int, out: int, start: Tensor, end: Tensor) -> Tensor:
 
 
 def _spread(size: int, out: int, start: Tensor, end: Tensor) -> Tensor:
-    """Pillow's bilinear resize of ``size`` pixels onto ``start`` to ``end``, (B, out, size)."""
-    scale = (size / (end - start))[:, None, None]
+    """Linear interpolation of ``size`` pixels onto ``start`` to ``end``, (B, out, size)."""
     row = torch.arange(out)[:, None] + 0.5
-    centre = (row - start[:, None, None]) * scale
+    centre = (row - start[:, None, None]) * (size / (end - start))[:, None, None]
     place = torch.arange(size) + 0.5
-    weights = _triangles((place - centre) / scale.clamp_min(1.0), torch.ones_like(place) > 0)
+    # Beyond the outermost centres the outermost value.
+    weights = _triangles(place - centre.clamp(0.5, size - 0.5), torch.ones_like(place) > 0)
     return weights * ((row > start[:, None, None]) & (row < end[:, None, None]))
 
 
