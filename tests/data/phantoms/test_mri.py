@@ -314,7 +314,7 @@ def test_the_slower_of_two_processes_keeps_the_copy_of_the_faster(
         monkeypatch.setattr(
             phantom_mri, "_write_cohort", lambda folder, *_: (folder / "fast").touch()
         )
-        cohort.prepare(tmp_path)
+        COHORT.prepare(tmp_path)
 
     monkeypatch.setattr(phantom_mri, "_write_cohort", overtaken)
     folder = COHORT.prepare(tmp_path)
