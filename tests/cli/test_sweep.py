@@ -24,7 +24,7 @@ from vaelab.cli.sweep import SweepRecord, job_folder
 from vaelab.cli.sweep_table import Attempt
 from vaelab.errors import EXIT_INTERRUPTED, Interrupted, UserError
 from vaelab.runs.history import read_history
-from vaelab.runs.status import read_status
+from vaelab.runs.status import end, read_status
 
 from ..conftest import TINY_MRI, Door
 
@@ -499,6 +499,33 @@ def test_jobs_in_processes_of_their_own_end_in_the_same_table(
     # The launcher is not part of what is computed: another one finds the same job.
     assert door("-m", *TRAIN_ONLY, phantoms, "model.depth=2,9") == 1
     assert states(folder) == ["skipped", "failed"]
+
+
+def test_the_table_is_made_anew_from_the_folders_and_no_job_begins(
+    door: Door, work: list[dict[str, Any]], phantoms: str, capsys: pytest.CaptureFixture[str]
+):
+    command = ("-m", *TRAIN_ONLY, phantoms)
+    assert door(*command, "train.kl_beta=1,2") == 0
+    (folder,) = sweeps()
+    (folder / "sweep.csv").unlink()
+    assert door(*command, "train.kl_beta=1,2", "sweep.mode=show") == 0
+    rows = [(row["train.kl_beta"], row["state"], row["value"]) for row in table(folder)]
+    assert rows == [("1", "done", "1.0"), ("2", "done", "2.0")]
+    end(folder / "train.kl_beta=2", "interrupted", error="go on")
+    assert door(*command, "train.kl_beta=1,2,3", "sweep.mode=show") == EXIT_INTERRUPTED
+    assert states(folder) == ["done", "interrupted", "not run"]
+    assert len(work) == 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "complaint"),
+    [("shows", "one of run, submit, show"), ("submit", "needs hydra/launcher=submitit_slurm")],
+)
+def test_a_mode_without_effect_is_refused(
+    door: Door, phantoms: str, mode: str, complaint: str, capsys: pytest.CaptureFixture[str]
+):
+    assert door("-m", *TRAIN_ONLY, phantoms, "train.kl_beta=1,2", f"sweep.mode={mode}") == 1
+    assert f"sweep.mode={mode}: {complaint}" in capsys.readouterr().err
 
 
 def test_an_interrupted_job_does_not_stop_the_sweep_unless_the_user_did(

@@ -139,6 +139,7 @@ def test_a_volume_goes_from_its_standardised_cube(
     assert about["graphs"]["detector"]["input"] == {"image": ["batch", 4, 16, 16, 16]}
     assert about["graphs"]["network"]["outputs"] == ["x_hat", "mu", "logvar"]
     assert about["calibration"] is None
+    assert set(about["not_exported"]) == {"preparation"}
     run = vaelab.runs.load(run_3d)
     run.data.setup("test")
     x = run.data.dataset("val")[0]["image"][None]

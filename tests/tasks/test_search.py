@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -242,6 +243,63 @@ def test_a_trial_that_ended_as_the_search_was_cut_off_is_not_trained_again(
     search(tmp_path)
     assert table(tmp_path)[1]["value"] == "0.25"
     assert len(trials.arguments) == 3
+
+
+def test_a_trial_whose_process_was_killed_goes_on_once_before_it_is_a_failure(
+    trials: Trials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    killed = {"trial_0": 1, "trial_1": 2}
+
+    def train(place: Path, arguments: Sequence[str], console: Path) -> Status:
+        killed[place.name] = killed.get(place.name, 0) - 1
+        if killed[place.name] >= 0:
+            return Status("cut off", error="ended by signal 9")
+        return trials(place, arguments, console)
+
+    monkeypatch.setattr(module, "run_apart", train)
+    search(tmp_path, trials=3)
+    assert [row["state"] for row in table(tmp_path)] == ["complete", "fail", "complete"]
+
+
+HOLDS = """
+import sys, time
+from pathlib import Path
+from vaelab.runs.status import end, locked
+folder = Path(sys.argv[1])
+with locked(folder):
+    print("locked", flush=True)
+    time.sleep(float(sys.argv[2]))
+    if len(sys.argv) > 3:
+        end(folder, "done", float(sys.argv[3]))
+"""
+
+
+def hold(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Another process that holds the lock of a folder."""
+    folder.mkdir(exist_ok=True, parents=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(folder), *arguments], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "locked\n"
+    return process
+
+
+def test_two_searches_do_not_work_on_one_study(trials: Trials, tmp_path: Path):
+    with hold(tmp_path / ".study", "60") as other:
+        with pytest.raises(UserError, match="another search works on this study"):
+            search(tmp_path)
+        other.kill()
+    search(tmp_path)
+
+
+def test_a_trial_that_outlived_its_search_is_waited_for(
+    trials: Trials, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    place = cut_off(trials, tmp_path, monkeypatch)
+    with hold(place, "4", "0.125"):
+        search(tmp_path)
+    assert table(tmp_path)[1]["value"] == "0.125"
 
 
 @pytest.mark.slow

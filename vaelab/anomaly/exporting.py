@@ -22,6 +22,8 @@ from vaelab.errors import UserError
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 ONNX, TORCH = ".onnx", ".pt2"
+MOST_BYTES = 1_900_000_000
+"""Of weights: a file of ONNX is one message of Protocol Buffers."""
 
 
 class Graph(NamedTuple):
@@ -57,8 +59,11 @@ def write_graph(graph: Graph, stem: Path) -> None:
     """Write ``<stem>.onnx`` and ``<stem>.pt2``.
 
     Raises:
-        CannotExport: when the module does what a graph cannot hold.
+        CannotExport: when the module does what a graph cannot hold, or is too large for a file.
     """
+    size = sum(weight.numel() * weight.element_size() for weight in graph.module.parameters())
+    if size > MOST_BYTES:
+        raise CannotExport(f"{stem.name}: {size / 1e9:.1f} GB, and a file of ONNX holds 2 GB")
     axes = {
         place: torch.export.Dim(name, min=1) if place == 0 else torch.export.Dim.DYNAMIC
         for place, name in enumerate(graph.input_axes)

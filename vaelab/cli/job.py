@@ -112,6 +112,8 @@ def job(cfg: DictConfig) -> Any:
             attempt.stop()  # the user stopped the sweep; a cluster stops the process of a job
         if outcome.state == "interrupted" and in_this_process:
             sys.exit(outcome.code)  # at once, without composing the other jobs
+        if outcome.code and attempt.on_cluster:
+            sys.exit(outcome.code)  # for SLURM to see
         return float("nan") if outcome.value is None else outcome.value
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # ended_by_sigterm's message would be wrong
     if outcome.code:

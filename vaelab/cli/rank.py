@@ -59,10 +59,10 @@ def _train(folder: RunFolder) -> float:
 
 
 def _speak(folder: RunFolder, aloud: bool) -> None:
-    """Log as a run does, or errors alone."""
+    """Log as a run does, or errors alone; not what a launcher of Hydra has set up for a run."""
     logging.captureWarnings(True)
     if not aloud:
-        logging.basicConfig(level=logging.ERROR, format=FORMAT, datefmt="%H:%M:%S")
+        logging.basicConfig(level=logging.ERROR, format=FORMAT, datefmt="%H:%M:%S", force=True)
         return
     console: logging.Handler = logging.StreamHandler(sys.stdout)
     file = logging.FileHandler(folder.log, encoding="utf-8")

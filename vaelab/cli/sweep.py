@@ -20,13 +20,14 @@ from types import FrameType
 from typing import Any
 from urllib.parse import quote
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from vaelab.atomic import replacing
-from vaelab.cli.sweep_jobs import check_jobs
-from vaelab.cli.sweep_table import Attempt, conclude
+from vaelab.cli.sweep_jobs import check_jobs, overrides_of_jobs, planned
+from vaelab.cli.sweep_table import Attempt, Outcome, conclude, on_slurm
 from vaelab.errors import EXIT_INTERRUPTED, UserError
 from vaelab.runs.differences import deciding, differences
 from vaelab.runs.overrides import overrides
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 FOLDER = "multirun_sweeps"
 ON_ERROR = ("continue", "stop")
+MODES = ("run", "submit", "show")
 LONGEST_NAME = 120
 
 
@@ -95,6 +97,7 @@ class SweepRecord(Callback):
 
     Args:
         on_error: "continue" or "stop" when a job has failed.
+        mode: "run"; "submit", to leave the jobs to SLURM; "show", for the table alone.
         swept: the keys that are varied; set by this class for the jobs.
         attempt: id of this execution of the command; set by this class for the jobs.
     """
@@ -103,9 +106,14 @@ class SweepRecord(Callback):
     """The sweep that this process has begun; None in other processes that run its jobs."""
 
     def __init__(
-        self, on_error: str, swept: list[str] | None = None, attempt: str | None = None
+        self,
+        on_error: str,
+        mode: str = "run",
+        swept: list[str] | None = None,
+        attempt: str | None = None,
     ) -> None:
         self.on_error = on_error
+        self.mode = mode
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Find or create the sweep's folder, and pass its name and the varied keys to the jobs.
@@ -116,13 +124,15 @@ class SweepRecord(Callback):
         try:
             if self.on_error not in ON_ERROR:
                 raise UserError(f"sweep.on_error={self.on_error}: one of {', '.join(ON_ERROR)}")
+            _check_mode(self.mode, config)
             swept = swept_keys(config)
             check_jobs(config, swept)
             folder = _sweep_folder(config, base_config(config, swept))
         except UserError as error:
             # Hydra would turn any other exception of a callback into a warning.
             sys.exit(f"vaelab: {error}")
-        attempt = Attempt(folder, uuid.uuid4().hex[:8], self.on_error)
+        on_cluster = on_slurm(config.hydra.launcher)
+        attempt = Attempt(folder, uuid.uuid4().hex[:8], self.on_error, on_cluster)
         attempt.outcomes.mkdir(parents=True)
         config.hydra.sweep.dir = str(folder)
         for_jobs = {
@@ -133,6 +143,15 @@ class SweepRecord(Callback):
         config.hydra.overrides.hydra.extend(overrides(for_jobs))
         SweepRecord.open = attempt
         signal.signal(signal.SIGTERM, _end_between_jobs)
+        if self.mode == "show":
+            loader = GlobalHydra.instance().config_loader()
+            for job in planned(loader, config, overrides_of_jobs(config)):
+                attempt.write(job, Outcome("queued"))
+            sys.exit(close_sweep())
+        if on_cluster:
+            from vaelab.cli.slurm import SlurmLauncher  # an extra
+
+            SlurmLauncher.take_over(attempt, waits=self.mode == "run")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Close the sweep.
@@ -144,8 +163,23 @@ class SweepRecord(Callback):
             sys.exit(code)
 
 
+def _check_mode(mode: str, config: DictConfig) -> None:
+    cures = {
+        "submit": (on_slurm(config.hydra.launcher), "needs hydra/launcher=submitit_slurm"),
+        "show": (
+            config.hydra.sweeper["_target_"].endswith(".BasicSweeper"),
+            "another sweeper than Hydra's own does not know its jobs beforehand",
+        ),
+    }
+    if mode not in MODES:
+        raise UserError(f"sweep.mode={mode}: one of {', '.join(MODES)}")
+    fits, why_not = cures.get(mode, (True, ""))
+    if not fits:
+        raise UserError(f"sweep.mode={mode}: {why_not}")
+
+
 def _end_between_jobs(number: int, frame: FrameType | None) -> None:
-    if SweepRecord.open is not None:
+    if SweepRecord.open is not None and not SweepRecord.open.on_cluster:
         SweepRecord.open.stop()
     log.warning("stopped by SIGTERM")
     sys.exit(EXIT_INTERRUPTED)

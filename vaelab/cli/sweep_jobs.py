@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
@@ -14,6 +18,53 @@ from omegaconf.errors import OmegaConfBaseException
 
 from vaelab.cli.parts import check_parts, resolve
 from vaelab.errors import UserError
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """One job of a sweep.
+
+    Args:
+        number: from 0, in the order of the command line.
+        overrides: that Hydra composes it from.
+        folder: its run folder.
+        name: path of that folder within the sweep's.
+        varied: its values of the keys that are varied.
+    """
+
+    number: int
+    overrides: tuple[str, ...]
+    folder: Path
+    name: str
+    varied: dict[str, str]
+
+
+def planned(
+    loader: Any, config: Any, job_overrides: Iterable[Sequence[str]], first: int = 0
+) -> list[SweepJob]:
+    """The jobs that Hydra will run, and the folders it will give them.
+
+    Args:
+        loader: Hydra's config loader.
+        config: of the sweep, as its jobs get to know it.
+        job_overrides: of each job.
+        first: number of the first job.
+    """
+    jobs = []
+    for number, given in enumerate(job_overrides, first):
+        hydra_config = loader.load_sweep_config(config, list(given)).hydra
+        sweep = Path(hydra_config.sweep.dir)
+        folder = sweep / hydra_config.sweep.subdir
+        varied = varied_values(given, hydra_config.callbacks.sweep.swept)
+        jobs.append(SweepJob(number, tuple(given), folder, os.path.relpath(folder, sweep), varied))
+    return jobs
+
+
+def varied_values(overrides: Iterable[str], swept: Iterable[str]) -> dict[str, str]:
+    """The values that ``overrides`` give to the keys that are varied."""
+    keys = set(swept)
+    pairs = (item.split("=", 1) for item in overrides if "=" in item)
+    return {key: value for key, value in pairs if key in keys}
 
 
 def check_jobs(config: DictConfig, swept: Sequence[str]) -> None:
@@ -32,7 +83,7 @@ def check_jobs(config: DictConfig, swept: Sequence[str]) -> None:
     if not config.hydra.sweeper["_target_"].endswith(".BasicSweeper"):
         return
     try:
-        jobs = _jobs(config)
+        jobs = overrides_of_jobs(config)
         reasons = [_refusal(config, overrides) for overrides in jobs]
     except HydraException:
         return  # the sweeper composes all jobs next, and raises the same error
@@ -48,8 +99,8 @@ def check_jobs(config: DictConfig, swept: Sequence[str]) -> None:
         )
 
 
-def _jobs(config: DictConfig) -> list[list[str]]:
-    """The overrides of each job, in order."""
+def overrides_of_jobs(config: DictConfig) -> list[list[str]]:
+    """The overrides of each job, in order, that Hydra's own sweeper will run."""
     params = config.hydra.sweeper.get("params") or {}
     given = [f"{key}={value}" for key, value in params.items()]
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())

@@ -19,13 +19,17 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 
 from vaelab.atomic import replacing, write_json
-from vaelab.errors import EXIT_INTERRUPTED
+from vaelab.cli.sweep_jobs import SweepJob, varied_values
+from vaelab.errors import EXIT_INTERRUPTED, UserError
+from vaelab.runs.queue import jobs_in_queue, submissions
+from vaelab.runs.status import read_status
 
 log = logging.getLogger(__name__)
 
 TABLE = "sweep.csv"
 STOPPED = "stopped"
 """Name of a file beside the outcomes: the user has stopped the sweep."""
+UNDECIDED = ("queued", "running")
 KEYBOARD_INTERRUPT = 130
 """Exit status of a shell after Ctrl-C, 128 + SIGINT."""
 
@@ -35,7 +39,8 @@ class Outcome:
     """How a run ended.
 
     Args:
-        state: "running", "done", "skipped", "failed", "refused", "interrupted" or "not run".
+        state: "queued", "running", "done", "skipped", "failed", "refused", "interrupted", "not run"
+            or "cut off".
         value: the number that its task returned.
         error: reason, if it did not end well.
         code: exit status that the run alone would have had.
@@ -64,6 +69,8 @@ class Attempt:
     folder: Path
     id: str
     on_error: str
+    on_cluster: bool = False
+    """Jobs are queued on SLURM: they go on when the process that submitted them ends."""
 
     @staticmethod
     def current() -> Attempt | None:
@@ -72,7 +79,12 @@ class Attempt:
         if hydra_config.mode != RunMode.MULTIRUN:
             return None
         callback = hydra_config.callbacks["sweep"]
-        return Attempt(Path(hydra_config.sweep.dir), callback.attempt, callback.on_error)
+        return Attempt(
+            Path(hydra_config.sweep.dir),
+            callback.attempt,
+            callback.on_error,
+            on_slurm(hydra_config.launcher),
+        )
 
     @property
     def outcomes(self) -> Path:
@@ -82,15 +94,23 @@ class Attempt:
     def record(self, outcome: Outcome) -> None:
         """Write the outcome of the running job, for the other jobs and the table."""
         hydra_config = HydraConfig.get()
-        swept = list(hydra_config.callbacks["sweep"].swept)
-        pairs = [item.split("=", 1) for item in hydra_config.overrides.task if "=" in item]
-        job = JobOutcome(
-            **asdict(outcome),
-            job=int(hydra_config.job.num),
-            folder=hydra_config.runtime.output_dir,
-            varied={key: value for key, value in pairs if key in swept},
+        folder = Path(hydra_config.runtime.output_dir)
+        overrides, swept = hydra_config.overrides.task, hydra_config.callbacks["sweep"].swept
+        job = SweepJob(
+            int(hydra_config.job.num),
+            tuple(overrides),
+            folder,
+            os.path.relpath(folder, hydra_config.sweep.dir),
+            varied_values(overrides, swept),
         )
-        write_json(self.outcomes / f"{job.job}.json", asdict(job))
+        self.write(job, outcome)
+
+    def write(self, job: SweepJob, outcome: Outcome) -> None:
+        """Write the outcome of a job, for the other jobs and the table."""
+        content = JobOutcome(
+            **asdict(outcome), job=job.number, folder=str(job.folder), varied=job.varied
+        )
+        write_json(self.outcomes / f"{job.number}.json", asdict(content))
 
     def read(self) -> list[JobOutcome]:
         """The outcomes so far, in the order of the jobs."""
@@ -114,30 +134,69 @@ class Attempt:
         return self.on_error == "stop" and bool(states & {"failed", "refused"})
 
 
+def on_slurm(launcher: Mapping[str, object]) -> bool:
+    """Whether a launcher, by its config, queues jobs on a SLURM cluster."""
+    return str(launcher["_target_"]).endswith(".SlurmLauncher")
+
+
 def conclude(attempt: Attempt) -> int:
     """Log the table of a sweep, and write ``sweep.csv``.
 
     Returns:
-        The exit status: 130 or 75 when the sweep was interrupted, 1 when a job has failed or its
-        process was killed, 0 otherwise.
+        The exit status: 130 or 75 when the sweep was interrupted or has jobs in the queue, 1 when a
+        job has failed or its process was killed, 0 when all are done.
     """
     jobs = attempt.read()
     if not jobs:
         return 0
-    jobs = [_killed(job) if job.state == "running" else job for job in jobs]
+    jobs = _decided(attempt.folder, jobs)
     keys = list(dict.fromkeys(key for job in jobs for key in job.varied))
     _write_table(attempt.folder / TABLE, jobs, keys)
     _log_table(jobs, [key for key in keys if len({job.varied.get(key) for job in jobs}) > 1])
-    shutil.rmtree(attempt.outcomes, ignore_errors=True)
+    waiting = [job for job in jobs if job.state in UNDECIDED]
+    if not waiting:
+        shutil.rmtree(attempt.outcomes, ignore_errors=True)
     codes = {job.code for job in jobs}
     code = next((c for c in (KEYBOARD_INTERRUPT, EXIT_INTERRUPTED, 1) if c in codes), 0)
-    if code:
+    if waiting:
+        names = " ".join(f"--name={name}" for name in submissions(attempt.folder))
+        log.info(
+            "left to SLURM: %d of %d jobs; scancel %s ends them", len(waiting), len(jobs), names
+        )
+        log.info("run the same command again to wait for them, with sweep.mode=show for the table")
+    elif code:
         log.info("run the same command again: what is done is skipped, the rest goes on")
     return code
 
 
-def _killed(job: JobOutcome) -> JobOutcome:
-    return replace(job, state="cut off", error="its process was ended", code=1)
+def _decided(sweep: Path, jobs: Sequence[JobOutcome]) -> list[JobOutcome]:
+    """Outcomes, those of jobs that have recorded no end by their folders and SLURM's queue."""
+    undecided = {os.path.relpath(job.folder, sweep) for job in jobs if job.state in UNDECIDED}
+    try:
+        in_queue = jobs_in_queue(sweep) if undecided else {}
+    except UserError as error:
+        log.error("%s", error)
+        in_queue = dict.fromkeys(undecided, "queued")
+    decided = []
+    for job in jobs:
+        if job.state in UNDECIDED:
+            name = os.path.relpath(job.folder, sweep)
+            outcome = _from_folder(Path(job.folder), in_queue.get(name))
+            job = replace(job, **asdict(outcome))
+        decided.append(job)
+    return decided
+
+
+def _from_folder(folder: Path, in_queue: str | None) -> Outcome:
+    status = read_status(folder)
+    if in_queue is not None and (status is None or status.state != "done"):
+        return Outcome(in_queue, code=EXIT_INTERRUPTED)
+    if status is None:
+        return Outcome("not run", code=1)
+    if status.state == "running":
+        return Outcome("cut off", error="its process was ended", code=1)
+    code = {"done": 0, "interrupted": EXIT_INTERRUPTED}.get(status.state, 1)
+    return Outcome(status.state, status.value, status.error, code)
 
 
 def _log_table(jobs: Sequence[JobOutcome], keys: Sequence[str]) -> None:

@@ -80,6 +80,11 @@ class OriginalsInGraph(Protocol):
     A graph has a batch of originals of one size, whatever that is.
     """
 
+    @property
+    def unit(self) -> str:
+        """What an original is, in words, and what has been done to it before."""
+        ...
+
     def prepared(self, original: Tensor) -> tuple[Tensor, Tensor]:
         """Samples (B, C, ...), and the part of the original that each shows."""
         ...

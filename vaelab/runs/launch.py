@@ -23,6 +23,20 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
+def leave_requeue_signal_to_parent() -> None:
+    """In a process about to become another program: be deaf to what submitit sends before a limit.
+
+    It reaches all processes of a job, and ends those that do not expect it. The one that submitit
+    has started passes SIGTERM on.
+    """
+    if "SUBMITIT_EXECUTOR" in os.environ:
+        name = f"SIG{os.environ.get('SUBMITIT_PREEMPT_SIGNAL', 'USR2')}"
+        signal.signal(signal.Signals[name], signal.SIG_IGN)
+
+
+BEFORE_EXEC = leave_requeue_signal_to_parent if os.name == "posix" else None
+
+
 def run_apart(folder: Path, arguments: Sequence[str], console: Path | None = None) -> Status:
     """Run the command line in a subprocess, and wait for its end.
 
@@ -32,8 +46,8 @@ def run_apart(folder: Path, arguments: Sequence[str], console: Path | None = Non
         console: file that its output is added to; None is this process's own.
 
     Returns:
-        How the run ended: "done", or "failed" with the reason, from its ``status.json``
-            or the last line of its output.
+        How the run ended: "done"; "failed" with the reason, from its ``status.json`` or the last
+            line of its output; "cut off" when a signal has ended it.
 
     Raises:
         Interrupted: when it was asked to stop. SIGTERM is passed on to it: it can save itself.
@@ -46,6 +60,7 @@ def run_apart(folder: Path, arguments: Sequence[str], console: Path | None = Non
                 stdout=output,
                 stderr=None if output is None else subprocess.STDOUT,
                 env=environment(),
+                preexec_fn=BEFORE_EXEC,
             )
         )
         stack.enter_context(_passing_on_sigterm(process))
@@ -55,6 +70,8 @@ def run_apart(folder: Path, arguments: Sequence[str], console: Path | None = Non
     status = read_status(folder)
     if code == 0 and status is not None:
         return status
+    if code < 0:
+        return Status("cut off", error=f"ended by signal {-code}; 9 is often a lack of memory")
     error = status.error if status is not None else ""
     return Status("failed", error=error or _last_line(console) or f"exit status {code}")
 

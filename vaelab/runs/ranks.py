@@ -21,7 +21,7 @@ from pathlib import Path
 from vaelab.atomic import write_json
 from vaelab.errors import EXIT_INTERRUPTED, Interrupted, UserError
 from vaelab.runs.folder import RunFolder
-from vaelab.runs.launch import environment
+from vaelab.runs.launch import BEFORE_EXEC, environment
 from vaelab.runs.processes import FOLDER, RANK, WORLD
 
 PATIENCE = 20.0  # seconds to save itself, for a process that was asked to stop
@@ -131,6 +131,7 @@ def _start(folder: RunFolder, rank: int, count: int, port: int) -> subprocess.Po
     return subprocess.Popen(  # our own command line, and no shell
         [sys.executable, "-m", "vaelab.run"],
         env={"OMP_NUM_THREADS": str(threads), **environment(), **own},
+        preexec_fn=BEFORE_EXEC,
     )
 
 

@@ -72,7 +72,7 @@ class CheckInstall(Task):
         """
         lines = []
         for line in self._lines(run.folder.path):
-            log.log(logging.INFO if line.state == "ok" else logging.WARNING, "%s", line)
+            log.info("%s", line)
             lines.append(line)
         write_json(run.folder.path / "check_install.json", {"lines": [asdict(x) for x in lines]})
         broken = [line.what for line in lines if line.state == "broken"]
@@ -118,7 +118,7 @@ def torchvision_fits() -> Line:
 def devices() -> Iterator[Line]:
     """Each device, and each precision on it by a step of a small 3D network."""
     cores, threads = os.cpu_count(), torch.get_num_threads()
-    yield Line("device cpu", "ok", f"{cores} cores, {threads} threads")
+    yield Line("device cpu", "ok", f"cores {cores}, threads of PyTorch {threads}")
     names = ["cpu"]
     for name, cure in (
         ("cuda", "with an NVIDIA card: install its driver and a CUDA build of PyTorch"),

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 LONGEST = 1400
 """Pixels of a picture's longer side, before all have to fit."""
-COLOURS = 128
+COLOURS = 256
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Examples(Task):
         for picture, content in zip(pictures, shrunk(pictures, self.max_bytes), strict=True):
             write_bytes(output_dir / f"{picture.name}.png", content)
         with replacing(output_dir / "README.md") as unfinished:
-            unfinished.write_text(_page(pictures), encoding="utf-8")
+            unfinished.write_text(_page(pictures, self.further), encoding="utf-8")
         log.info("%d pictures in %s", len(pictures), output_dir)
 
     def _run(self, step: Step, work: Path) -> None:
@@ -177,8 +177,10 @@ def _small(path: Path, longest: int) -> bytes:
     return file.getvalue()
 
 
-def _page(pictures: Sequence[Picture]) -> str:
+def _page(pictures: Sequence[Picture], further: Sequence[str]) -> str:
     parts = ["# Examples", "Made by `python -m vaelab.run task=examples`, on phantoms."]
+    if further:
+        parts.append(f"Each training with {literal(shlex.join(further))} besides.")
     for picture in pictures:
         with Image.open(picture.source) as image:
             words = str(image.info.get(DESCRIPTION, ""))

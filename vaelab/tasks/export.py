@@ -31,7 +31,7 @@ from vaelab.assembly import Run, Task
 from vaelab.atomic import replacing, write_json
 from vaelab.data.contract import Original
 from vaelab.errors import UserError
-from vaelab.evaluation.calibrating import calibration_in_use
+from vaelab.evaluation.calibrating import Calibrated, calibration_in_use
 from vaelab.evaluation.judge import judge_of
 from vaelab.evaluation.kept import describe_score
 from vaelab.runs.paths import PathText
@@ -130,6 +130,10 @@ class Export(Task):
             )
             with replacing(folder / "run_onnx.py") as unfinished:
                 unfinished.write_text(SCRIPT, encoding="utf-8")
+        if run.data.originals_in_graph() is None:
+            missing["preparation"] = (
+                "samples come in as this run's dataset prepares them, see sample in export.json"
+            )
         for reason in missing.values():
             log.warning("not exported: %s", reason)
         if not graphs:
@@ -137,7 +141,7 @@ class Export(Task):
         with replacing(folder / "weights.safetensors") as unfinished:
             state = judge.model.state_dict()
             save_file({key: value.contiguous() for key, value in state.items()}, unfinished)
-        about = _about(run, graphs, worst, missing, calibration, self.alpha)
+        about = _about(run, graphs, worst, missing, calibrated, self.alpha)
         write_json(folder / "export.json", about)
         log.info("exported %s: %s", ", ".join(graphs), folder)
 
@@ -246,20 +250,15 @@ def _about(
     graphs: Mapping[str, Graph],
     worst: Mapping[str, float],
     missing: Mapping[str, str],
-    calibration: ConformalCalibration | None,
+    calibrated: Calibrated | None,
     alpha: float,
 ) -> dict[str, Any]:
     """Content of ``export.json``."""
-    decoded = run.data.originals_in_graph() is not None
-    unit = run.data.sample_unit
-    original = (
-        "decoded grey image in any unit, upright, bone bright; a JPEG more than twice as large as "
-        "the network sees it is decoded at 1/2, 1/4 or 1/8 by vaelab, so whole ones differ a little"
-    )
-    threshold = calibration.threshold(alpha) if calibration else math.inf
+    originals, unit = run.data.originals_in_graph(), run.data.sample_unit
+    threshold = calibrated.calibration.threshold(alpha) if calibrated else math.inf
     return {
         "run": run.folder.name,
-        "input": original if decoded else unit,
+        "input": unit if originals is None else originals.unit,
         "sample": {
             "unit": unit,
             "channels": list(run.data.channel_names),
@@ -282,12 +281,12 @@ def _about(
         "not_exported": dict(missing),
         "score": describe_score(run.score) | {"map_sigma": run.map_sigma},
         "calibration": None
-        if calibration is None
-        else {
+        if calibrated is None
+        else calibrated.to_json()
+        | {
             "alpha": alpha,
             "flagged_above": threshold if math.isfinite(threshold) else None,
-            "images": calibration.count,
-            "scores": calibration.scores.tolist(),
+            "scores": calibrated.calibration.scores.tolist(),
         },
         "weights_sha256": judge_of(run).weights_digest,
         "versions": versions(),

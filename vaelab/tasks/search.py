@@ -13,6 +13,7 @@ import math
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from vaelab.runs.folder import RunFolder
 from vaelab.runs.launch import run_apart
 from vaelab.runs.overrides import overrides
 from vaelab.runs.reading import search_path
-from vaelab.runs.status import read_status
+from vaelab.runs.status import Refused, Status, locked, read_status
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -81,8 +82,9 @@ class Search(Task):
         """Search; returns the smallest value found.
 
         Raises:
+            Refused: while another search works in the folder.
             UserError: when no trial succeeds, or the folder holds a search of something else.
-            Interrupted: when a trial was asked to stop.
+            Interrupted: when a trial was asked to stop; it goes on with the search.
         """
         if "train.kl_beta" in self.space and not self._monitor_is_fair():
             log.warning(
@@ -91,6 +93,10 @@ class Search(Task):
                 "from the rate–distortion curve of task=compare",
                 " and ".join(WEIGHED_BY_BETA),
             )
+        with _alone(run.folder.path):
+            return self._search(run)
+
+    def _search(self, run: Run) -> float:
         folder = run.folder.path
         study = self._study(folder, run.train.seed)
         bar = progress(
@@ -140,11 +146,13 @@ class Search(Task):
         place = RunFolder(folder).trial(number).path
         chosen = overrides(parameters)
         log.info("trial %d: %s", number, "  ".join(chosen))
-        status = read_status(place)
+        chosen = [*search_path(RunFolder(folder)), *chosen]
+        status = _status_when_free(place)
         if status is None or status.state != "done":
-            arguments = self._arguments(place, [*search_path(RunFolder(folder)), *chosen])
-            place.mkdir(exist_ok=True)
-            status = run_apart(place, arguments, place / "console.log")
+            status = self._train(place, chosen)
+        if status.state == "cut off":
+            log.warning("trial %d: %s; it goes on, once", number, status.error)
+            status = self._train(place, chosen)
         state = _optuna().trial.TrialState
         if status.state == "done" and status.value is not None and math.isfinite(status.value):
             study.tell(number, status.value)
@@ -158,6 +166,11 @@ class Search(Task):
                 f"all of the first {_count(study)} trials have failed, trial_{number} so: {why}"
             )
 
+    def _train(self, place: Path, chosen: Sequence[str]) -> Status:
+        arguments = self._arguments(place, chosen)
+        place.mkdir(exist_ok=True)
+        return run_apart(place, arguments, place / "console.log")
+
     def _arguments(self, place: Path, chosen: Sequence[str]) -> list[str]:
         if RunFolder(place).last_checkpoint.is_file():
             return overrides({"resume": str(place), "logging.progress_bar": False})
@@ -167,6 +180,37 @@ class Search(Task):
             "logging.progress_bar=false", *overrides(self.overrides), *alone, *chosen,
             *overrides({"run_dir": str(place)}),
         ]  # fmt: skip
+
+
+# ---------------------------------------------------------------- one search at a time
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep a study to one search. The lock of the run folder does not: later ones make no run."""
+    place = folder / ".study"
+    place.mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(place))
+        except Refused:
+            raise Refused(
+                f"run_dir={folder}: another search works on this study; wait for it, or end it"
+            ) from None
+        yield
+
+
+def _status_when_free(place: Path) -> Status | None:
+    """How a trial stands that no process works on: one may have outlived the search before."""
+    if not place.is_dir():
+        return None
+    try:
+        with locked(place):
+            return read_status(place)
+    except Refused as busy:
+        log.info("%s", busy)
+    with locked(place, math.inf):
+        return read_status(place)
 
 
 # ---------------------------------------------------------------- the space

@@ -283,7 +283,7 @@ def test_a_second_call_returns_without_writing(
 def test_an_interrupted_write_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(folder: Path, _: PhantomMRI) -> None:
+    def interrupted(folder: Path, *_: object) -> None:
         (folder / "BraTS-MEN-00001-000").mkdir()
         raise KeyboardInterrupt
 
@@ -302,19 +302,19 @@ def test_what_a_killed_process_left_is_not_mistaken_for_a_cohort(
     with pytest.raises(SystemExit):
         COHORT.prepare(tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
-    monkeypatch.setattr(phantom_mri, "_write_cohort", lambda folder, _: (folder / "ok").touch())
+    monkeypatch.setattr(phantom_mri, "_write_cohort", lambda folder, *_: (folder / "ok").touch())
     assert (COHORT.prepare(tmp_path) / "ok").is_file()
 
 
 def test_the_slower_of_two_processes_keeps_the_copy_of_the_faster(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def overtaken(folder: Path, cohort: PhantomMRI) -> None:
+    def overtaken(folder: Path, *arguments: Any) -> None:
         (folder / "slow").touch()
         monkeypatch.setattr(
-            phantom_mri, "_write_cohort", lambda folder, _: (folder / "fast").touch()
+            phantom_mri, "_write_cohort", lambda folder, *_: (folder / "fast").touch()
         )
-        cohort.prepare(tmp_path)
+        COHORT.prepare(tmp_path)
 
     monkeypatch.setattr(phantom_mri, "_write_cohort", overtaken)
     folder = COHORT.prepare(tmp_path)

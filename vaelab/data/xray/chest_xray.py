@@ -244,9 +244,9 @@ class ChestXrayDataModule(SplitDataModule):
         path = stem.with_name(f"{stem.name}_heatmap.png")
         save_overlay(heatmap.numpy(), sample, path, self.settings.max_pixels, paint)
 
-    def originals_in_graph(self) -> GreyImagesInGraph:
-        """Of decoded images."""
-        return GreyImagesInGraph(self.settings)
+    def originals_in_graph(self) -> GreyImagesInGraph | None:
+        """Of decoded images; None where they are registered, by a search that no graph holds."""
+        return None if self.registration.thorax else GreyImagesInGraph(self.settings)
 
     def shiftable_images(self) -> ShiftableImages:
         """The reader of image files."""

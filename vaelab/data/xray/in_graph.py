@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -22,18 +23,30 @@ from vaelab.data.xray.grey_image import (
     MARGIN_SHARE,
     ImageSettings,
 )
-from vaelab.data.xray.inputs import at_full_size
+from vaelab.data.xray.thorax import uncrop
 
 
 @dataclass(frozen=True)
 class GreyImagesInGraph:
-    """``LoadGreyImage.fit`` and ``at_full_size`` for a batch of images of one size.
+    """``LoadGreyImage.fit`` without a thorax, and ``uncrop``, for a batch of images of one size.
+
+    ``at_full_size`` goes by way of a smaller map where an image has more than 1024 pixels a side.
 
     Args:
         settings: of the run.
     """
 
     settings: ImageSettings
+
+    @property
+    def unit(self) -> str:
+        """Decoding is not in the graph."""
+        height, width = self.settings.image_size
+        return (
+            "decoded grey image in any unit, upright, bone bright, (batch, height, width); vaelab "
+            f"has Pillow decode a JPEG by draft('L', ({2 * width}, {2 * height})), and one that is "
+            "decoded whole gives slightly other numbers"
+        )
 
     def prepared(self, original: Tensor) -> tuple[Tensor, Tensor]:
         """(B, H, W), grey in any unit → (B, 1, h, w) in [0, 1], and the boxes shown, (B, 4).
@@ -61,17 +74,8 @@ class GreyImagesInGraph:
         loader = self.settings.loader()
         for record in records:
             grey = loader.decode(record["path"])
-            pixels, (left, top, right, bottom) = loader.fit(grey)
-            width, height = grey.size
-            box = (left / width, top / height, right / width, bottom / height)
-
-            def restored(
-                heatmap: np.ndarray,
-                box: tuple[float, float, float, float] = box,
-                shape: tuple[int, int] = (height, width),
-            ) -> np.ndarray:
-                return at_full_size(heatmap, box, shape)
-
+            pixels, placement = loader.fit(grey)
+            restored = partial(uncrop, placement=placement, shape=grey.size[::-1])
             yield Original(np.asarray(grey), torch.from_numpy(pixels)[None], restored)
 
 
@@ -126,12 +130,12 @@ def _shrink(size: int, out: int, start: Tensor, end: Tensor) -> Tensor:
 
 
 def _spread(size: int, out: int, start: Tensor, end: Tensor) -> Tensor:
-    """Pillow's bilinear resize of ``size`` pixels onto ``start`` to ``end``, (B, out, size)."""
-    scale = (size / (end - start))[:, None, None]
+    """Linear interpolation of ``size`` pixels onto ``start`` to ``end``, (B, out, size)."""
     row = torch.arange(out)[:, None] + 0.5
-    centre = (row - start[:, None, None]) * scale
+    centre = (row - start[:, None, None]) * (size / (end - start))[:, None, None]
     place = torch.arange(size) + 0.5
-    weights = _triangles((place - centre) / scale.clamp_min(1.0), torch.ones_like(place) > 0)
+    # Beyond the outermost centres the outermost value.
+    weights = _triangles(place - centre.clamp(0.5, size - 0.5), torch.ones_like(place) > 0)
     return weights * ((row > start[:, None, None]) & (row < end[:, None, None]))
 
 
