@@ -26,12 +26,12 @@ from vaelab.data.contract import DatasetContract
 from vaelab.data.findings import Examination, Finding, file_problem, find_copies
 from vaelab.data.index import (
     Record,
-    check_pattern,
     check_val_split,
     read_split,
     split_by_patient,
     write_splits,
 )
+from vaelab.data.patients import check_pattern
 from vaelab.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,7 +58,8 @@ class SplitDataModule(DatasetContract, L.LightningDataModule):
         root_dir: folder of the data; with ``phantoms``, the folder to write them under.
         splits_dir: where the split is saved as CSV, and read from when it is there already.
         cache_dir: folder of preprocessed samples.
-        patient_pattern: regular expression whose group 1 is the patient in a name.
+        patient_pattern: regular expression whose group 1 is the patient in a name; None: as
+            ``patients_of`` has it.
         val_split: share of patients for validation, in (0, 1).
         seed: of the split and of the order of batches.
         batch_size: samples in a batch.
@@ -78,7 +79,7 @@ class SplitDataModule(DatasetContract, L.LightningDataModule):
         root_dir: str | None,
         splits_dir: str,
         cache_dir: str,
-        patient_pattern: str,
+        patient_pattern: str | None,
         val_split: float,
         seed: int,
         batch_size: int,

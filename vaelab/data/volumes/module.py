@@ -26,6 +26,7 @@ from vaelab.data.findings import Examination, Finding, Severity, errors
 from vaelab.data.index import Record, check_root, enumerate_names
 from vaelab.data.inputs import Input
 from vaelab.data.module import Phantoms, SplitDataModule
+from vaelab.data.patients import doubts
 from vaelab.data.volumes.grids import check_grids, examine_record, sound_preprocessing
 from vaelab.data.volumes.index import (
     ROOT_HINT,
@@ -43,8 +44,6 @@ from vaelab.progress import progress
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-PATIENT_PATTERN = r"^(.+)-\d+$"
 
 
 @runtime_checkable
@@ -91,7 +90,7 @@ class VolumeDataModule(SplitDataModule):
         align_to: str | None = None,
         with_seg: bool = True,
         skip_incomplete: bool = False,
-        patient_pattern: str = PATIENT_PATTERN,
+        patient_pattern: str | None = None,
         val_split: float = 0.1,
         seed: int = 42,
         batch_size: int = 2,
@@ -152,6 +151,7 @@ class VolumeDataModule(SplitDataModule):
         ]
         what, cure = "a link that leads nowhere", "fetch what it points to or remove it"
         findings += [Finding("error", name, what, cure) for name in there.lost]
+        findings += doubts([r["id"] for r in there.complete], self.patient_pattern)
         partial_records = [record for record, _ in there.incomplete + there.ambiguous]
         records = sorted(there.complete + partial_records, key=lambda record: str(record["id"]))
         if not records:

@@ -26,17 +26,18 @@ from vaelab.data.groups import Groups, read_groups
 from vaelab.data.index import Record, check_root, enumerate_names, split_by_patient
 from vaelab.data.inputs import Input
 from vaelab.data.module import Phantoms, SplitDataModule
+from vaelab.data.patients import doubts
 from vaelab.data.xray.grey_image import ImageSettings, LoadGreyImage
 from vaelab.data.xray.image_checks import MAX_PIXELS, examine_image
 from vaelab.data.xray.in_graph import GreyImagesInGraph
 from vaelab.data.xray.index import (
     HINT,
     NORMAL,
-    PATIENT_PATTERN,
     SICK,
     find_images,
     missing_folders,
     scan_chest_xray,
+    within_class,
 )
 from vaelab.data.xray.inputs import find_radiographs, read_radiograph, save_overlay
 from vaelab.data.xray.leaks import check_no_sick, seen_in_test, sick_leaks
@@ -86,7 +87,7 @@ class ChestXrayDataModule(SplitDataModule):
         cache_dir: str,
         image_size: Sequence[int] = (128, 128),
         test_per_class: int | None = None,
-        patient_pattern: str = PATIENT_PATTERN,
+        patient_pattern: str | None = None,
         val_split: float = 0.1,
         seed: int = 42,
         batch_size: int = 32,
@@ -149,7 +150,8 @@ class ChestXrayDataModule(SplitDataModule):
         records = find_images(root, self.patient_pattern)
         missing = missing_folders(root, records)
         what, cure = "folders without images", "point dataset.root_dir at the Kaggle layout"
-        return records, [Finding("error", str(root), what, cure, missing)] if missing else []
+        findings = [Finding("error", str(root), what, cure, missing)] if missing else []
+        return records, findings + doubts(list(map(within_class, records)), self.patient_pattern)
 
     def examine(self, record: Record) -> Examination:
         """Header and pixels of an image; its part and class are facts too."""
