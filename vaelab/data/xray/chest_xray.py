@@ -40,7 +40,8 @@ from vaelab.data.xray.index import (
     within_class,
 )
 from vaelab.data.xray.inputs import find_radiographs, read_radiograph, save_overlay
-from vaelab.data.xray.leaks import check_no_sick, seen_in_test, sick_leaks
+from vaelab.data.xray.leaks import check_looks, check_no_sick, seen_in_test, sick_leaks
+from vaelab.data.xray.looks import looks_of
 from vaelab.data.xray.memory import ImagesInMemory, MemoryFirst, UnreadableImagesError, read_all
 from vaelab.data.xray.registration import Registration
 from vaelab.data.xray.splits import split_chest_xray
@@ -165,15 +166,16 @@ class ChestXrayDataModule(SplitDataModule):
         pool = [r for r in there if r["part"] != "test" and r["label"] == 0]
         sick = [r for r in there if r["label"] == 1]
         test = [r for r in there if r["part"] == "test" and r["label"] == 0]
+        looks = looks_of(there)
         what, cure = "a sick image among those to learn from", "remove or move it"
         leaks = [
             Finding("error", record["id"], what, cure, reason)
-            for record, reason in sick_leaks(pool, sick)
+            for record, reason in sick_leaks(pool, sick, looks)
         ]
         what, cure = "in the training and in the test part", "nothing: training leaves it out"
         seen = [
             Finding("warning", identifier, what, cure, reason)
-            for identifier, reason in seen_in_test(pool, test).items()
+            for identifier, reason in seen_in_test(pool, test, looks).items()
         ]
         return leaks + seen + super().compare(records, contents)
 
@@ -183,8 +185,11 @@ class ChestXrayDataModule(SplitDataModule):
         self._decoded = {}
 
     def split(self, records: list[Record]) -> dict[str, list[Record]]:
-        """Split as ``split_chest_xray`` does."""
-        splits = split_chest_xray(records, self.val_split, self.seed, self.test_per_class)
+        """Split as ``split_chest_xray`` does, with a look at every image."""
+        looks = looks_of(records)
+        splits = split_chest_xray(records, self.val_split, self.seed, self.test_per_class, looks)
+        sick = [record for record in records if record["label"] == 1]
+        check_looks(splits["train"] + splits["val"], sick, looks)
         if self.calibration_split:
             splits["train"], splits["calibration"] = split_by_patient(
                 splits["train"], self.calibration_split, self.seed
