@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 def sound_preprocessing(settings: VolumeSettings) -> list[Any]:
     """``preprocessing`` that refuses, by name, a file that is damaged or holds no usable values."""
     load, *steps = preprocessing(settings)
-    return [LoadSoundVolumesd(load, settings.keys, settings.labels), *steps]
+    return [LoadSoundVolumesd(load, settings.keys, settings.known_labels), *steps]
 
 
 def check_grids(records: Sequence[Record], settings: VolumeSettings) -> None:
@@ -92,7 +92,7 @@ def examine_record(record: Record, settings: VolumeSettings) -> Examination:
     grids: dict[str, Grid] = {}
     keys = settings.keys
     for key in (key for key in keys if key in record):
-        one, grid = examine_volume(record[key], key == "seg", settings.labels)
+        one, grid = examine_volume(record[key], key == "seg", settings.known_labels)
         findings += one.findings
         for name, value in one.facts.items():
             ranged = name in ("minimum", "maximum")

@@ -110,6 +110,11 @@ def _length_findings(path: str, image: Any) -> list[Finding]:
     """
     voxels = int(np.prod(image.shape, dtype=object)) * image.get_data_dtype().itemsize
     expected = int(image.dataobj.offset) + voxels
+    if not path.lower().endswith(".gz"):
+        there = os.path.getsize(path)
+        if there >= expected:
+            return []
+        return [unreadable(path, EOFError(f"{there} bytes of {expected}"))]
     with open(path, "rb") as file:
         file.seek(-4, os.SEEK_END)
         (length,) = struct.unpack("<I", file.read(4))

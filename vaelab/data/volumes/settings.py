@@ -41,6 +41,9 @@ class VolumeSettings:
     nonzero: bool = False
     """Standardise voxels that are not 0 among themselves and leave the others at 0."""
 
+    label_map: tuple[tuple[int, int], ...] = ()
+    """(label in a file, label in ``seg``)."""
+
     labels: ClassVar[Collection[int] | None] = None
     """That a ``seg`` may have, for what examines it; None: any."""
 
@@ -74,6 +77,11 @@ class VolumeSettings:
             )
 
     @property
+    def known_labels(self) -> Collection[int] | None:
+        """That a file of labels may have; None: any."""
+        return None if self.labels is None else {*self.labels, *dict(self.label_map)}
+
+    @property
     def keys(self) -> list[str]:
         """Keys of a record's files: the modalities and, if there is one, the segmentation."""
         return [*self.modalities, *(["seg"] if self.with_seg else [])]
@@ -88,7 +96,10 @@ class VolumeSettings:
     def as_dict(self) -> dict[str, Any]:
         """As JSON can hold it; names a subclass whose intensities are others."""
         other = type(self).intensity is not VolumeSettings.intensity
-        return asdict(self) | ({"class": type(self).__qualname__} if other else {})
+        values = asdict(self)
+        if not self.label_map:  # caches of before there was one stay
+            del values["label_map"]
+        return values | ({"class": type(self).__qualname__} if other else {})
 
     def affine(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
         """Voxel indices of a sample → mm, its centre at 0: (4, 4)."""

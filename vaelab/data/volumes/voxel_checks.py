@@ -168,7 +168,8 @@ def _examine_labels(
     found: list[Finding] = []
     if unknown:
         what = f"labels beside the known {', '.join(map(str, sorted(known or ())))}"
-        cure = "look what they mean; they are kept"
+        cure = "look what they mean, they are kept; in BraTS before 2023, 4 is what is 3 now: "
+        cure += "dataset.label_map={4:3}"
         found.append(Finding("warning", path, what, cure, ", ".join(map(str, unknown))))
     if not marked.size:
         what, cure = "an empty segmentation, no tumour", "look whether this is meant"

@@ -40,8 +40,8 @@ from vaelab.data.xray.index import (
     within_class,
 )
 from vaelab.data.xray.inputs import find_radiographs, read_radiograph, save_overlay
-from vaelab.data.xray.leaks import check_looks, check_no_sick, seen_in_test, sick_leaks
-from vaelab.data.xray.looks import looks_of
+from vaelab.data.xray.leaks import check_no_sick, seen_in_test, sick_leaks
+from vaelab.data.xray.looks import Look, looks_of
 from vaelab.data.xray.memory import ImagesInMemory, MemoryFirst, UnreadableImagesError, read_all
 from vaelab.data.xray.registration import Registration
 from vaelab.data.xray.splits import split_chest_xray
@@ -120,6 +120,7 @@ class ChestXrayDataModule(SplitDataModule):
         self.group_columns = list(groups)
         self.groups_table = groups_table
         self._decoded: dict[str, ImagesInMemory] = {}
+        self._looks: dict[str, Look] = {}  # of the images of a split that is new
         self._masks: Path | None = None  # the folder, where there is one
 
     def scan(self, root_dir: str | Path | None) -> list[Record]:
@@ -186,10 +187,10 @@ class ChestXrayDataModule(SplitDataModule):
 
     def split(self, records: list[Record]) -> dict[str, list[Record]]:
         """Split as ``split_chest_xray`` does, with a look at every image."""
-        looks = looks_of(records)
-        splits = split_chest_xray(records, self.val_split, self.seed, self.test_per_class, looks)
-        sick = [record for record in records if record["label"] == 1]
-        check_looks(splits["train"] + splits["val"], sick, looks)
+        self._looks = looks_of(records)
+        splits = split_chest_xray(
+            records, self.val_split, self.seed, self.test_per_class, self._looks
+        )
         if self.calibration_split:
             splits["train"], splits["calibration"] = split_by_patient(
                 splits["train"], self.calibration_split, self.seed
@@ -200,7 +201,7 @@ class ChestXrayDataModule(SplitDataModule):
         """Make sure, for a saved split too, that nothing sick is learned from."""
         sick = [record for record in records if record["label"] == 1]
         normal = [record for name in splits if name not in TEST_SPLITS for record in splits[name]]
-        check_no_sick(normal, sick)
+        check_no_sick(normal, sick, self._looks)
 
     def dataset(self, split: str) -> ImagesInMemory:
         """The images of one split, decoded on first use, with a progress bar.

@@ -17,27 +17,22 @@ from vaelab.errors import UserError
 log = logging.getLogger(__name__)
 
 
-def check_no_sick(normal: Sequence[Record], sick: Sequence[Record]) -> None:
+def check_no_sick(
+    normal: Sequence[Record], sick: Sequence[Record], looks: Mapping[str, Look] | None = None
+) -> None:
     """Make sure that no image to learn from is sick: by folder, by patient and by content.
 
     Raises:
         UserError: listing each image that lies in (or links to) a folder of sick ones, whose
-            patient has a sick image, or whose bytes equal those of a sick image.
+            patient has a sick image, or whose bytes, or look if there are ``looks``, are those of a
+            sick image.
     """
-    leaks = [f"{record['id']}: {reason}" for record, reason in sick_leaks(normal, sick)]
-    _refuse(leaks)
-
-
-def check_looks(
-    normal: Sequence[Record], sick: Sequence[Record], looks: Mapping[str, Look]
-) -> None:
-    """Make sure that no image to learn from shows what a sick one shows, saved again or not.
-
-    Raises:
-        UserError: listing each that does.
-    """
-    same = same_looks(_looks(normal, looks), _looks(sick, looks))
-    _refuse([f"{name}: shows the same as {other}" for name, other in same.items()])
+    leaks = [f"{record['id']}: {reason}" for record, reason in sick_leaks(normal, sick, looks)]
+    if leaks:
+        raise UserError(
+            f"{len(leaks)} images to learn healthy anatomy from are sick; remove or move them:"
+            f"{enumerate_names(leaks)}"
+        )
 
 
 def sick_leaks(
@@ -103,14 +98,6 @@ def seen_in_test(
     }
     same = _same_content(pool, test)
     return why | {name: f"is the same file as {other}" for name, other in same.items()}
-
-
-def _refuse(leaks: Sequence[str]) -> None:
-    if leaks:
-        raise UserError(
-            f"{len(leaks)} images to learn healthy anatomy from are sick; remove or move them:"
-            f"{enumerate_names(leaks)}"
-        )
 
 
 def _looks(records: Sequence[Record], looks: Mapping[str, Look]) -> dict[str, Look]:
