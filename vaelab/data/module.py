@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from vaelab.data.batches import EpochBatches, EpochOrder, Share, WithFillers
 from vaelab.data.build import fill_cache
-from vaelab.data.cache import check_cache
+from vaelab.data.cache import check_cache, memory_of_sample
 from vaelab.data.contract import DatasetContract
 from vaelab.data.findings import Examination, Finding, file_problem, find_copies
 from vaelab.data.index import (
@@ -32,6 +32,7 @@ from vaelab.data.index import (
     write_splits,
 )
 from vaelab.data.patients import check_pattern
+from vaelab.data.workers import check_shared_memory, check_workers
 from vaelab.errors import UserError
 
 if TYPE_CHECKING:
@@ -185,6 +186,7 @@ class SplitDataModule(DatasetContract, L.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Scan and split once; a split that the run has saved is kept to the letter."""
+        check_workers(self.num_workers)
         if self.splits:
             return
         root = self.root()
@@ -253,6 +255,7 @@ class SplitDataModule(DatasetContract, L.LightningDataModule):
         """Batches of one split, in its order unless shuffled."""
         self.preprocess(split)
         dataset: Any = self.dataset(split)
+        check_shared_memory(self.num_workers, self.batch_size * memory_of_sample(dataset))
         order = EpochOrder(len(dataset), self.seed if shuffle else None, self.first_epoch)
         return DataLoader(
             WithFillers(dataset),
