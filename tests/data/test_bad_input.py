@@ -121,6 +121,15 @@ TILTED = np.array([[SIZE, 0, 0, 0], [0, SIZE, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1.0
 BAD_HEADERS: dict[str, tuple[Spoil, str]] = {
     "empty": (lambda f: series(f).write_bytes(b""), "an empty file"),
     "text": (lambda f: series(f).write_text("404 not found"), "not a readable NIfTI file"),
+    "page": (lambda f: series(f).write_text("<!DOCTYPE html>\n"), "it is a web page"),
+    "pointer": (
+        lambda f: series(f).write_text("version https://git-lfs.github.com/spec/v1\n"),
+        "git lfs pull",
+    ),
+    "unpacked": (
+        lambda f: series(f).write_bytes(gzip.decompress(series(f).read_bytes())),
+        "it is not compressed: call it .nii",
+    ),
     "noise": (lambda f: series(f).write_bytes(gzip.compress(os.urandom(9000))), "not a readable"),
     "stub": (lambda f: series(f).write_bytes(series(f).read_bytes()[:60]), "not a readable"),
     "folder": (lambda f: replace_by_folder(series(f)), "a folder, where a file is needed"),

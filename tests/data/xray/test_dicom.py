@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from vaelab.data.xray.dicom import decode_dicom, doubts_of_header, is_dicom
@@ -182,6 +186,35 @@ def test_what_a_grey_image_says_of_itself_may_be_missing(tmp_path: Path, key: st
 def test_other_files_are_not_taken_for_dicom(tmp_path: Path, head: bytes) -> None:
     (tmp_path / "a").write_bytes(head)
     assert not is_dicom(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"RescaleSlope": "", "RescaleIntercept": ""},
+        {"WindowCenter": 100, "WindowWidth": 0},
+        {"WindowCenter": "", "WindowWidth": ""},
+        {"WindowCenter": 100},
+    ],
+)
+def test_a_scaling_or_window_that_says_nothing_is_none(
+    tmp_path: Path, elements: dict[str, Any]
+) -> None:
+    path = dicom(tmp_path / "a.dcm", DEEP, **elements)
+    np.testing.assert_array_equal(np.asarray(decode_dicom(path)), DEEP - DEEP.min())
+
+
+@given(st.integers(0, 132 + 400), st.binary(min_size=1, max_size=8))
+def test_whatever_bytes_a_header_holds_it_is_read_or_refused_in_a_sentence(
+    place: int, content: bytes
+) -> None:
+    with TemporaryDirectory() as folder:
+        path = dicom(Path(folder) / "a.dcm", DEEP)
+        whole = bytearray(path.read_bytes())
+        whole[place : place + len(content)] = content
+        path.write_bytes(whole)
+        with suppress(UserError):
+            assert np.isfinite(np.asarray(decode_dicom(path))).all()
 
 
 # --- compression

@@ -79,6 +79,8 @@ def advice(root: Path, find_series: FindSeries, keys: Sequence[str]) -> str:
     if _has_series(root, find_series):
         return f". This folder is one subject; did you mean dataset.root_dir={root.parent}?"
     inner = [f for f in folders if _has_series_below(f, find_series)]
+    if inner and all(folder.name.startswith("sub-") for folder in inner):
+        return ". This is the layout of BIDS; give each subject one folder with links to its files"
     if inner and not any(_volumes(folder) for folder in folders):
         return f". Did you mean dataset.root_dir={inner[0]}?"
     if _volumes(root):

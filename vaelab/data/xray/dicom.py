@@ -130,6 +130,14 @@ def _header(path: Path) -> Any:
         plain = pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian
         meta.TransferSyntaxUID = pydicom.uid.ImplicitVRLittleEndian if implicit else plain
     header.file_meta = meta
+    for key in ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"):
+        if key in header and header[key].is_empty:
+            del header[key]
+    width = header.get("WindowWidth")
+    if width is not None and np.min(np.asarray(width, float)) < 1:  # no window (PS3.3, C.11.2.1.2)
+        del header.WindowWidth
+    if "WindowCenter" in header and "WindowWidth" not in header:
+        del header.WindowCenter
     header.setdefault("SamplesPerPixel", 1)
     if not header.get("PhotometricInterpretation"):
         header.PhotometricInterpretation = "MONOCHROME2" if header.SamplesPerPixel == 1 else "RGB"
