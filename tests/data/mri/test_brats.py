@@ -216,7 +216,7 @@ def test_subjects_that_are_all_incomplete_leave_nothing_to_learn_from(root: Path
     for path in root.glob("*/*-t1c.nii.gz"):
         path.unlink()
     message = told(lambda: scan(root, skip_incomplete=True))
-    assert "no subject found" in message
+    assert "subjects are incomplete" in message
 
 
 # --- batches and splits
