@@ -121,6 +121,15 @@ TILTED = np.array([[SIZE, 0, 0, 0], [0, SIZE, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1.0
 BAD_HEADERS: dict[str, tuple[Spoil, str]] = {
     "empty": (lambda f: series(f).write_bytes(b""), "an empty file"),
     "text": (lambda f: series(f).write_text("404 not found"), "not a readable NIfTI file"),
+    "page": (lambda f: series(f).write_text("<!DOCTYPE html>\n"), "it is a web page"),
+    "pointer": (
+        lambda f: series(f).write_text("version https://git-lfs.github.com/spec/v1\n"),
+        "git lfs pull",
+    ),
+    "unpacked": (
+        lambda f: series(f).write_bytes(gzip.decompress(series(f).read_bytes())),
+        "it is not compressed: call it .nii",
+    ),
     "noise": (lambda f: series(f).write_bytes(gzip.compress(os.urandom(9000))), "not a readable"),
     "stub": (lambda f: series(f).write_bytes(series(f).read_bytes()[:60]), "not a readable"),
     "folder": (lambda f: replace_by_folder(series(f)), "a folder, where a file is needed"),
@@ -233,6 +242,7 @@ def nothing(_: Path) -> None:
 FINE_VOLUMES: dict[str, Spoil] = {
     "sound": nothing,
     "float-seg": with_voxels("seg", lambda a: None),
+    "nearly-whole-seg": with_voxels("seg", lambda a: a.put([7, 8], [1.00003, 1.9999998])),
     "fourth-axis": lambda f: volume(
         series(f), np.random.default_rng(0).normal(size=(*SHAPE, 1)).astype(np.float32)
     ),
@@ -375,6 +385,14 @@ def cut_jpeg(path: Path) -> None:
     cut(path, 0.6)
 
 
+def deep_jpeg(path: Path) -> None:
+    """Its frame header (marker C0) says 12 bits."""
+    saved(path)
+    whole = bytearray(path.read_bytes())
+    whole[whole.index(b"\xff\xc0") + 4] = 12
+    path.write_bytes(whole)
+
+
 def folder_named(path: Path) -> None:
     path.mkdir()
 
@@ -384,6 +402,7 @@ BAD_IMAGES: dict[str, tuple[Spoil, str]] = {
     "empty.jpeg": (lambda p: p.write_bytes(b""), "an empty file"),
     "text.jpeg": (lambda p: p.write_text("404"), "neither JPEG nor PNG"),
     "tiff.png": (lambda p: saved(p, kind="TIFF"), "neither JPEG nor PNG"),
+    "deep.jpeg": (deep_jpeg, "a JPEG of 12 bits, where 8 can be decoded"),
     "folder.jpeg": (folder_named, "a folder, where a file is needed"),
     "one-pixel.png": (lambda p: Image.new("L", (1, 1)).save(p), "a constant image"),
     "black.jpeg": (lambda p: Image.new("L", (90, 90)).save(p), "a constant image"),

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from vaelab.data.index import (
+    IGNORED,
     Record,
-    check_pattern,
     check_root,
+    data_names,
     enumerate_names,
-    patient_of,
     read_split,
     split_by_patient,
     walk_files,
@@ -21,8 +21,6 @@ from vaelab.data.index import (
 )
 from vaelab.errors import UserError
 from vaelab.text import printable
-
-BRATS = r"^(.+)-\d+$"
 
 
 def cohort(patients: int, visits: int = 1) -> list[Record]:
@@ -36,39 +34,6 @@ def cohort(patients: int, visits: int = 1) -> list[Record]:
 
 def names(records: list[Record], key: str = "id") -> list[str]:
     return [record[key] for record in records]
-
-
-# --- patients
-
-
-@pytest.mark.parametrize(
-    ("name", "patient"),
-    [
-        ("BraTS-MEN-00004-000", "BraTS-MEN-00004"),
-        ("BraTS-MEN-00004-001", "BraTS-MEN-00004"),
-        ("subject", "subject"),  # does not match: a patient of its own
-    ],
-)
-def test_the_patient_is_the_group_of_the_pattern_or_else_the_name(name: str, patient: str) -> None:
-    assert patient_of(name, BRATS) == patient
-
-
-@pytest.mark.parametrize("pattern", [r"^(P\d+)?", r"^(P\d*|)"])
-def test_an_empty_group_makes_a_patient_of_its_own(pattern: str) -> None:
-    assert patient_of("P1-a", pattern) == "P1"
-    assert patient_of("other", pattern) == "other"
-
-
-@pytest.mark.parametrize("pattern", [r"^(.+-\d+$", r"^.+$", r"^(.+)-(\d+)$"])
-def test_a_bad_pattern_is_named(pattern: str) -> None:
-    with pytest.raises(UserError, match=r"^dataset\.patient_pattern=") as caught:
-        check_pattern(pattern)
-    assert repr(pattern) in str(caught.value)
-
-
-def test_a_good_pattern_passes() -> None:
-    check_pattern(BRATS)
-    check_pattern(r"^(person\d+|(?:NORMAL2-)?IM-\d+)")  # (?:…) is no group
 
 
 # --- splits
@@ -244,3 +209,18 @@ def test_a_walk_follows_links_ends_in_a_loop_and_sees_nothing_hidden(tmp_path: P
     (tmp_path / "a" / "link").symlink_to(tmp_path / "far")
     found = [(folder.name, names) for folder, names in walk_files(tmp_path / "a")]
     assert found == [("a", ["1", "2"]), ("link", ["4"])]
+
+
+# --- what systems leave among data
+
+
+def test_what_systems_leave_among_data_is_no_data(tmp_path: Path) -> None:
+    left = [*IGNORED, "@eaDir", "__MACOSX", ".DS_Store", "._a.png", "Thumbs.db", "lost+found"]
+    left += [".ipynb_checkpoints", "#recycle"]
+    assert data_names([*left, "b.png", "a.png"]) == ["a.png", "b.png"]
+    for name in ("@eaDir", "__MACOSX", "lost+found", ".ipynb_checkpoints"):
+        (tmp_path / "in" / name / "a.png").mkdir(parents=True)
+        (tmp_path / "in" / name / "a.png" / "SYNOPHOTO_THUMB_XL.jpg").touch()
+    (tmp_path / "in" / "a.png").touch()
+    (tmp_path / "in" / "Thumbs.db").touch()
+    assert list(walk_files(tmp_path)) == [(tmp_path, []), (tmp_path / "in", ["a.png"])]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from vaelab.data.inputs import Input, find_inputs
+from vaelab.data.xray import dicom
 from vaelab.data.xray.index import SUFFIXES
-from vaelab.data.xray.inputs import DICOM_SUFFIXES, images_below
+from vaelab.data.xray.inputs import images_below
 from vaelab.errors import UserError
 
 
@@ -20,7 +24,7 @@ def touch(root: Path, *names: str) -> None:
 
 
 def found(inputs: str | list[str], output: Path = Path("/nowhere")) -> list[Input]:
-    return find_inputs(inputs, images_below, "images", output, SUFFIXES | DICOM_SUFFIXES)
+    return find_inputs(inputs, images_below, "images", output, SUFFIXES | dicom.SUFFIXES)
 
 
 def names(inputs: str | list[str], output: Path = Path("/nowhere")) -> list[str]:
@@ -78,6 +82,27 @@ def test_a_list_names_files_from_where_it_lies(tmp_path: Path, name: str, conten
     touch(tmp_path, "a/1.png", "b/1.png", "b/2.png")
     (tmp_path / name).write_text(content, encoding="utf-8")
     assert names(str(tmp_path / name)) == ["a/1.png", "b/1.png"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_list_is_read_as_other_systems_write_it(tmp_path: Path, encoding: str, end: str) -> None:
+    touch(tmp_path, "Köpfe/1.png", "Köpfe/2.png")
+    (tmp_path / "a.txt").write_bytes(end.join(["Köpfe/1.png", "Köpfe/2.png", ""]).encode(encoding))
+    (tmp_path / "a.csv").write_bytes(end.join(["file,age", "Köpfe/1.png,3", ""]).encode(encoding))
+    assert names(str(tmp_path / "a.txt")) == ["1.png", "2.png"]
+    assert names(str(tmp_path / "a.csv")) == ["1.png"]
+
+
+_characters = st.characters(codec="utf-8", exclude_categories=["C", "Z"], exclude_characters="/\\~")
+
+
+@given(st.text(_characters, min_size=1, max_size=8), st.sampled_from(["utf-8", "utf-16"]))
+def test_a_list_names_files_of_any_name(name: str, encoding: str) -> None:
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "list.txt").write_bytes(f"{name}.png\r\n".encode(encoding))
+        touch(Path(folder), f"{name}.png")
+        assert names(str(Path(folder) / "list.txt")) == [f"{name}.png"]
 
 
 def test_a_table_without_a_column_of_files_is_refused(tmp_path: Path) -> None:

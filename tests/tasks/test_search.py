@@ -154,7 +154,7 @@ def test_whole_ends_make_whole_numbers(trials: Trials, tmp_path: Path):
 
 def test_without_optuna_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(UserError, match=r"pip install 'vaelab\[search\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[search\]'"):
         Search(SPACE)
 
 

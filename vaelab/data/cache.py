@@ -181,3 +181,10 @@ def cached_dataset(
     if count < len(records):
         parts.append(Dataset(records[count:], transform))
     return parts[0] if len(parts) == 1 else ConcatDataset(parts)
+
+
+def memory_of_sample(dataset: TorchDataset[Any]) -> int:
+    """Bytes of a sample of ``cached_dataset`` once it is read, at most; 0 where no cache knows."""
+    parts = dataset.datasets if isinstance(dataset, ConcatDataset) else [dataset]
+    known = [part for part in parts if isinstance(part, WholeEntries)]
+    return max((part.sample_bytes * (4 // part.dtype.itemsize) for part in known), default=0)

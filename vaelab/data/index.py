@@ -8,8 +8,7 @@ from __future__ import annotations
 import csv
 import os
 import random
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,32 +19,19 @@ from vaelab.text import printable
 # Names of files may hold bytes that are not UTF-8; they come back as they were.
 ENCODING: Any = {"encoding": "utf-8", "errors": "surrogateescape"}
 
+IGNORED = frozenset(
+    (
+        *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot"),  # NAS
+        *("__macosx", "icon\r", "network trash folder", "temporary items"),  # macOS
+        *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "recycler"),  # Windows
+        *("system volume information", "found.000"),
+        *("lost+found", "__pycache__"),
+    )
+)
+"""Names in lower case that systems leave among data, as they do names that begin with a dot."""
+
 Record = dict[str, Any]
 """One image or subject: at least ``id`` and ``patient``, both str, and paths as str."""
-
-
-def patient_of(name: str, pattern: str) -> str:
-    """The patient in a file's or folder's name: group 1 of ``pattern``, or the whole name.
-
-    A name that does not match is a patient of its own, which can never leak.
-    """
-    match = re.match(pattern, name)
-    return (match.group(1) if match else None) or name
-
-
-def check_pattern(pattern: str) -> None:
-    """Raise ``UserError`` unless the patient pattern is a regular expression with one group."""
-    try:
-        groups = re.compile(pattern).groups
-    except re.error as error:
-        raise UserError(
-            f"dataset.patient_pattern={pattern!r}: not a regular expression ({error})"
-        ) from error
-    if groups != 1:
-        raise UserError(
-            f"dataset.patient_pattern={pattern!r}: exactly one group must hold the patient, "
-            f"this has {groups}; try '^(.+)-\\d+$'"
-        )
 
 
 def check_val_split(val_split: float) -> None:
@@ -76,9 +62,15 @@ def split_by_patient(
     check_val_split(val_split)
     patients = sorted({record["patient"] for record in records})
     if len(patients) < 2:
+        several = "".join(
+            f", or set dataset.patient_pattern if the {len(records)} records of {patient} are not "
+            "of one"
+            for patient in patients
+            if len(records) > 1
+        )
         raise UserError(
             f"dataset.val_split={val_split}: a split by patient needs at least two patients, "
-            f"found {len(patients)}; add data"
+            f"found {len(patients)}; add data{several}"
         )
     random.Random(seed).shuffle(patients)
     count = min(max(1, round(val_split * len(patients))), len(patients) - 1)
@@ -128,8 +120,13 @@ def enumerate_names(names: Sequence[object]) -> str:
     return "".join(f"\n  - {printable(name)}" for name in names)
 
 
+def data_names(names: Iterable[str]) -> list[str]:
+    """Names of files or folders in order, without hidden ones and those of ``IGNORED``."""
+    return sorted(n for n in names if not n.startswith(".") and n.casefold() not in IGNORED)
+
+
 def walk_files(folder: str | Path) -> Iterator[tuple[Path, list[str]]]:
-    """Each folder with the names of its files, ordered and without hidden ones.
+    """Each folder with its ``data_names``.
 
     Links are followed, but no folder is entered twice, so that a loop ends.
     """
@@ -140,8 +137,8 @@ def walk_files(folder: str | Path) -> Iterator[tuple[Path, list[str]]]:
             folders.clear()
             continue
         seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield Path(current), sorted(name for name in files if not name.startswith("."))
+        folders[:] = data_names(folders)
+        yield Path(current), data_names(files)
 
 
 def check_root(root_dir: str | Path | None, hint: str) -> Path:

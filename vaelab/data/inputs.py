@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import logging
 import os
@@ -9,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from vaelab.data.index import ENCODING
 from vaelab.errors import UserError
@@ -117,7 +119,7 @@ def _entries(inputs: Sequence[str]) -> Iterator[Path]:
 
 def _lines(path: Path) -> list[str]:
     """Paths in a list: one a line, or the column ``file`` or ``path`` of a table."""
-    encoding = ENCODING | {"encoding": "utf-8-sig"}  # Excel puts a mark in front
+    encoding = _encoding(path)
     if path.suffix.lower() == ".txt":
         return [line.strip() for line in path.read_text(**encoding).splitlines() if line.strip()]
     with path.open(newline="", **encoding) as file:
@@ -129,6 +131,17 @@ def _lines(path: Path) -> list[str]:
                 f"task.inputs={path}: a column 'file' or 'path' is needed, this has {columns}"
             )
         return [row[column] for row in table if row[column]]
+
+
+def _encoding(path: Path) -> dict[str, Any]:
+    """Of a list: UTF-8, or UTF-16, which PowerShell writes; with a mark in front or without."""
+    with path.open("rb") as file:
+        head = file.read(256)
+    if head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        return {"encoding": "utf-16", "errors": "replace"}
+    if b"\0" in head:
+        return {"encoding": "utf-16-le" if b"\0" in head[1::2] else "utf-16-be"}
+    return {**ENCODING, "encoding": "utf-8-sig"}
 
 
 def _shown(inputs: str | Sequence[str]) -> str:

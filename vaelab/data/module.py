@@ -21,17 +21,18 @@ from torch.utils.data import Dataset
 
 from vaelab.data.batches import EpochBatches, EpochOrder, Share, WithFillers
 from vaelab.data.build import fill_cache
-from vaelab.data.cache import check_cache
+from vaelab.data.cache import check_cache, memory_of_sample
 from vaelab.data.contract import DatasetContract
 from vaelab.data.findings import Examination, Finding, file_problem, find_copies
 from vaelab.data.index import (
     Record,
-    check_pattern,
     check_val_split,
     read_split,
     split_by_patient,
     write_splits,
 )
+from vaelab.data.patients import check_pattern
+from vaelab.data.workers import check_shared_memory, check_workers
 from vaelab.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,7 +59,8 @@ class SplitDataModule(DatasetContract, L.LightningDataModule):
         root_dir: folder of the data; with ``phantoms``, the folder to write them under.
         splits_dir: where the split is saved as CSV, and read from when it is there already.
         cache_dir: folder of preprocessed samples.
-        patient_pattern: regular expression whose group 1 is the patient in a name.
+        patient_pattern: regular expression whose group 1 is the patient in a name; None: as
+            ``patients_of`` has it.
         val_split: share of patients for validation, in (0, 1).
         seed: of the split and of the order of batches.
         batch_size: samples in a batch.
@@ -78,7 +80,7 @@ class SplitDataModule(DatasetContract, L.LightningDataModule):
         root_dir: str | None,
         splits_dir: str,
         cache_dir: str,
-        patient_pattern: str,
+        patient_pattern: str | None,
         val_split: float,
         seed: int,
         batch_size: int,
@@ -184,6 +186,7 @@ class SplitDataModule(DatasetContract, L.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Scan and split once; a split that the run has saved is kept to the letter."""
+        check_workers(self.num_workers)
         if self.splits:
             return
         root = self.root()
@@ -252,6 +255,7 @@ class SplitDataModule(DatasetContract, L.LightningDataModule):
         """Batches of one split, in its order unless shuffled."""
         self.preprocess(split)
         dataset: Any = self.dataset(split)
+        check_shared_memory(self.num_workers, self.batch_size * memory_of_sample(dataset))
         order = EpochOrder(len(dataset), self.seed if shuffle else None, self.first_epoch)
         return DataLoader(
             WithFillers(dataset),

@@ -9,9 +9,9 @@ import numpy as np
 
 from vaelab.anomaly.detector import AnomalyDetector, Prediction
 from vaelab.data.contract import InputSample
-from vaelab.data.index import patient_of
 from vaelab.data.inputs import Input
 from vaelab.data.module import SplitDataModule
+from vaelab.data.patients import patients_of
 from vaelab.errors import UserError
 from vaelab.evaluation.shift_alarm import Seen
 
@@ -49,4 +49,4 @@ def judge_input(data: SplitDataModule, detector: AnomalyDetector, path: Path) ->
 
 def patient_of_input(data: SplitDataModule, item: Input) -> str:
     """The patient of an input, as far as ``dataset.patient_pattern`` finds one in its name."""
-    return patient_of(Path(item.name).name, data.patient_pattern)
+    return patients_of([item.name], data.patient_pattern)[0]

@@ -73,7 +73,7 @@ def draw_latents(latents: Latents, color_by: Sequence[str], folder: Path, umap: 
         title = f"{len(moving)} patients from one time point to the next"
         save_figure(trajectory_figure(plane, moving, title), folder / "latent_trajectories.png")
     if umap and importlib.util.find_spec("umap") is None:
-        log.info("no UMAP: umap-learn is not installed; pip install 'vaelab[umap]'")
+        log.info("no UMAP: umap-learn is not installed; pip install -e '.[umap]'")
     elif umap and len(latents) >= FEWEST_FOR_UMAP:
         title = f"UMAP of the latent means: {size}"
         picture = embedding_figure(umap_of(latents.mu), colorings, title)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any, NamedTuple
 from torch.utils.data import Dataset
 
 from vaelab.data.cache import CacheFullError
-from vaelab.data.index import patient_of
+from vaelab.data.index import data_names
 from vaelab.data.module import SplitDataModule
+from vaelab.data.patients import patients_of
 from vaelab.errors import UserError
 from vaelab.latents.table import time_point_of
 
@@ -73,13 +75,14 @@ def sources_of_inputs(
         UserError: when there are none, or for a dataset that has no reader of new files.
     """
     members = []
-    for one in data.find_inputs(inputs, output_dir):
+    found = data.find_inputs(inputs, output_dir)
+    patients = patients_of([one.name for one in found], data.patient_pattern)
+    for one, patient in zip(found, patients, strict=True):
         base = one.path.name
-        patient = patient_of(base, data.patient_pattern)
         # Two files of one name in two folders, where the name tells no patient, are two patients.
         patient = one.name if patient == base else patient
-        files = sorted(one.path.glob("[!.]*")) if one.path.is_dir() else []
-        record = {"path": str(one.path), **{file.name: str(file) for file in files}}
+        names = data_names(os.listdir(one.path)) if one.path.is_dir() else []
+        record = {"path": str(one.path), **{name: str(one.path / name) for name in names}}
         point = time_point_of(base, patient) if data.ids_carry_time_points else 0
         members.append(Source(one.name, patient, point, INPUTS, record))
     return Sources(sorted(members, key=_order), partial(_Inputs, data), own=False)

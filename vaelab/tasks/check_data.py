@@ -80,8 +80,8 @@ class CheckData(Task):
         count = f"{len(bad)} errors and {len(findings) - len(bad)} warnings"
         told = f"{count} in {len(records)} records of {root}; all are in {run.folder}"
         if bad:
-            raise UserError(f"{told}/check_data.csv")
-        log.info("%s/check_data.csv", told)
+            raise UserError(f"{told}/check_data.csv (summed up in check_data.md and .json)")
+        log.info("%s/check_data.csv (summed up in check_data.md and .json)", told)
 
     def _examined(self, data: SplitDataModule, records: Sequence[Record]) -> Iterator[Examination]:
         """In the order of the records; results are small, and few files are open at once."""

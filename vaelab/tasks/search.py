@@ -246,7 +246,7 @@ def _optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        raise UserError("task=search: needs Optuna; pip install 'vaelab[search]'") from None
+        raise UserError("task=search: needs Optuna; pip install -e '.[search]'") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

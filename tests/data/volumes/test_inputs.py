@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from vaelab.data.contract import InputSample
-from vaelab.data.volumes.index import series_by_name
 from vaelab.data.volumes.inputs import find_volumes, read_volume
+from vaelab.data.volumes.layouts import series_by_name
 from vaelab.data.volumes.settings import VolumeSettings
 from vaelab.errors import UserError
 

@@ -13,8 +13,8 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
-from vaelab.data.volumes.index import series_by_name
 from vaelab.data.volumes.inputs import read_volume
+from vaelab.data.volumes.layouts import series_by_name
 from vaelab.data.volumes.native import save_native, to_native
 from vaelab.data.volumes.settings import VolumeSettings
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gzip
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
 
+from vaelab.data.volumes.grids import sound_preprocessing
 from vaelab.data.volumes.headers import UNREADABLE
+from vaelab.data.volumes.settings import VolumeSettings
 from vaelab.data.volumes.voxel_checks import examine_voxels
 from vaelab.data.volumes.voxels import PIECE, read_voxels
 
@@ -102,3 +105,21 @@ def test_a_single_voxel_that_is_no_number_is_found(value: float) -> None:
     voxels[2, 3, 4] = value
     (finding,) = examine_voxels("t1c", voxels, is_seg=False)[0]
     assert "NaN or infinite (1 of 210)" in str(finding)
+
+
+def test_labels_a_thousandth_off_are_the_label(tmp_path: Path) -> None:
+    """Cast to bytes as they are, 1.9999998 would become 1."""
+    affine = np.diag([12.0, 12.0, 12.0, 1.0])
+    labels = np.zeros((16, 16, 16), np.float32)
+    labels[4:8] = 1.9999998
+    labels[8:10] = 1.00003
+    series = np.random.default_rng(0).normal(size=labels.shape).astype(np.float32)
+    record = {"id": "a"}
+    for key, voxels in (("t1c", series), ("seg", labels)):
+        record[key] = str(tmp_path / f"{key}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(voxels, affine), record[key])
+    item: Any = record
+    for step in sound_preprocessing(VolumeSettings(("t1c",), (16, 16, 16), (12, 12, 12))):
+        item = step(item)
+    seg = item["seg"][0]
+    assert (int((seg == 2).sum()), int((seg == 1).sum())) == (4 * 256, 2 * 256)

@@ -27,7 +27,7 @@ LOST = 0.01  # share of brain or segmentation outside of the network's cube that
 def sound_preprocessing(settings: VolumeSettings) -> list[Any]:
     """``preprocessing`` that refuses, by name, a file that is damaged or holds no usable values."""
     load, *steps = preprocessing(settings)
-    return [LoadSoundVolumesd(load, settings.keys, settings.labels), *steps]
+    return [LoadSoundVolumesd(load, settings.keys, settings.known_labels), *steps]
 
 
 def check_grids(records: Sequence[Record], settings: VolumeSettings) -> None:
@@ -96,7 +96,7 @@ def examine_record(record: Record, settings: VolumeSettings) -> Examination:
     masks: dict[str, np.ndarray] = {}
     keys = settings.keys
     for key in (key for key in keys if key in record):
-        one, grid, mask = examine_volume(record[key], key == "seg", settings.labels)
+        one, grid, mask = examine_volume(record[key], key == "seg", settings.known_labels)
         findings += one.findings
         for name, value in one.facts.items():
             ranged = name in ("minimum", "maximum")

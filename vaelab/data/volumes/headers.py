@@ -81,7 +81,7 @@ def examine_header(path: str) -> tuple[Any, list[Finding]]:
         raw = _raw_header(path, image)
     except UNREADABLE as error:
         return None, [
-            Finding("error", path, "not a readable NIfTI file", FETCH, _told(error, path))
+            Finding("error", path, "not a readable NIfTI file", FETCH, _content(path, error))
         ]
     shape = image.shape
     if len(shape) < 3 or any(side != 1 for side in shape[3:]) or len(shape) > 4:
@@ -89,6 +89,22 @@ def examine_header(path: str) -> tuple[Any, list[Finding]]:
         return image, [Finding("error", path, what, cure, f"its shape is {shape}")]
     wrong = _type_findings(path, image)
     return image, wrong or [*_length_findings(path, image), *_affine_findings(path, image, raw)]
+
+
+def _content(path: str, error: Exception) -> str:
+    """What a file is instead, by how it begins; else what the library says."""
+    with open(path, "rb") as file:
+        head = file.read(352)
+    packed = path.lower().endswith(".gz")
+    if head[:2] == b"\x1f\x8b" and not packed:
+        return "it is compressed: call it .nii.gz"
+    if packed and (head[344:347] in (b"n+1", b"ni1") or head[4:7] == b"n+2"):
+        return "it is not compressed: call it .nii"
+    if head.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")):
+        return "it is a web page, as a download without permission leaves it"
+    if head.startswith((b"version https://git-lfs", b"/annex/objects", b"../.git/annex")):
+        return "it is a pointer to the file: git lfs pull, or git annex get"
+    return _told(error, path)
 
 
 def refuse(findings: Sequence[Finding]) -> None:
@@ -110,6 +126,11 @@ def _length_findings(path: str, image: Any) -> list[Finding]:
     """
     voxels = int(np.prod(image.shape, dtype=object)) * image.get_data_dtype().itemsize
     expected = int(image.dataobj.offset) + voxels
+    if not path.lower().endswith(".gz"):
+        there = os.path.getsize(path)
+        if there >= expected:
+            return []
+        return [unreadable(path, EOFError(f"{there} bytes of {expected}"))]
     with open(path, "rb") as file:
         file.seek(-4, os.SEEK_END)
         (length,) = struct.unpack("<I", file.read(4))

@@ -4,37 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
-from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from vaelab.data.index import Record, check_root, enumerate_names, patient_of
+from vaelab.data.index import Record, check_root, data_names, enumerate_names
+from vaelab.data.patients import patients_of, report_doubts
+from vaelab.data.volumes.layouts import FindSeries, advice
 from vaelab.errors import UserError
 
 log = logging.getLogger(__name__)
 
+LISTED = 5  # subjects, where all are incomplete
 ROOT_HINT = "a folder with one folder per subject is needed"
-
-FindSeries = Callable[[Path], dict[str, list[Path]]]
-"""Key → files in the folder of a record that may be this series; one is wanted."""
-
-
-def series_by_name(folder: Path, pattern: str, keys: Sequence[str]) -> dict[str, list[Path]]:
-    """Key → files in a folder by their names, in order; hidden ones are not data.
-
-    Args:
-        folder: of one record.
-        pattern: of a name, as in a shell, with ``{key}`` in it.
-        keys: of the series.
-    """
-    names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
-    patterns = {key: pattern.format(key=escape(key)) for key in keys}
-    return {
-        key: [folder / name for name in names if fnmatchcase(name, wanted)]
-        for key, wanted in patterns.items()
-    }
 
 
 class FoundRecords(NamedTuple):
@@ -49,18 +30,18 @@ class FoundRecords(NamedTuple):
     """Names of links that lead nowhere."""
 
 
-def find_records(root: Path, find_series: FindSeries, patient_pattern: str) -> FoundRecords:
-    """Look into every folder of ``root``, hidden ones apart, ordered by id."""
-    records = FoundRecords([], [], [], [])
-    for folder in sorted(root.glob("[!.]*")):
-        if folder.is_symlink() and not folder.exists():
-            records.lost.append(folder.name)
-        if not folder.is_dir():
-            continue
+def find_records(root: Path, find_series: FindSeries, patient_pattern: str | None) -> FoundRecords:
+    """Look into every folder of ``root``, those of ``data_names``, ordered by id."""
+    entries = [root / name for name in data_names(os.listdir(root))]
+    lost = [entry.name for entry in entries if entry.is_symlink() and not entry.exists()]
+    records = FoundRecords([], [], [], lost)
+    folders = [entry for entry in entries if entry.is_dir()]
+    patients = patients_of([folder.name for folder in folders], patient_pattern)
+    for folder, patient in zip(folders, patients, strict=True):
         series = find_series(folder)
         missing = [key for key, paths in series.items() if not paths]
         twice = [key for key, paths in series.items() if len(paths) > 1]
-        record: Record = {"id": folder.name, "patient": patient_of(folder.name, patient_pattern)}
+        record: Record = {"id": folder.name, "patient": patient}
         record |= {key: str(paths[0]) for key, paths in series.items() if len(paths) == 1}
         if twice:
             names = ", ".join(path.name for key in twice for path in series[key])
@@ -75,7 +56,7 @@ def find_records(root: Path, find_series: FindSeries, patient_pattern: str) -> F
 def usable_records(
     root_dir: str | Path | None,
     find_series: FindSeries,
-    patient_pattern: str,
+    patient_pattern: str | None,
     skip_incomplete: bool,
     expected: str,
 ) -> list[Record]:
@@ -84,7 +65,7 @@ def usable_records(
     Args:
         root_dir: folder that holds one folder per record.
         find_series: finds the files in it.
-        patient_pattern: regular expression whose group 1 is the patient in a record's name.
+        patient_pattern: see ``patients_of``.
         skip_incomplete: leave incomplete records out, with a warning that names them.
         expected: the files of a record, in words.
 
@@ -108,8 +89,16 @@ def usable_records(
             f"fetch what they point to or remove them:{enumerate_names(records.lost)}"
         )
     incomplete = [f"{record['id']}: no {missing}" for record, missing in records.incomplete]
+    keys = list(dict.fromkeys(key for _, what in records.incomplete for key in what.split(", ")))
+    seg_only = all(missing == "seg" for _, missing in records.incomplete)
+    if not records.complete and incomplete and not seg_only:
+        more = len(incomplete) - LISTED
+        lines = incomplete[:LISTED] + ([f"and {more} more"] if more > 0 else [])
+        raise UserError(
+            f"dataset.root_dir={root}: all {len(incomplete)} subjects are incomplete; expected "
+            f"{expected}{advice(root, find_series, keys)}{enumerate_names(lines)}"
+        )
     if incomplete and not skip_incomplete:
-        seg_only = all(missing == "seg" for _, missing in records.incomplete)
         without = " (or dataset.with_seg=false, for data that has none)" if seg_only else ""
         raise UserError(
             f"dataset.root_dir={root}: {len(incomplete)} subjects are incomplete; complete them or "
@@ -121,7 +110,8 @@ def usable_records(
             "%d incomplete subjects left out:%s", len(incomplete), enumerate_names(incomplete)
         )
     if not records.complete:
-        raise UserError(nothing_found(root, expected))
+        raise UserError(nothing_found(root, expected) + advice(root, find_series, []))
+    report_doubts([record["id"] for record in records.complete], patient_pattern)
     return records.complete
 
 

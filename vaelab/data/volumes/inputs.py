@@ -15,7 +15,7 @@ from vaelab.data.index import walk_files
 from vaelab.data.inputs import Input, find_inputs
 from vaelab.data.volumes.grids import sound_preprocessing
 from vaelab.data.volumes.headers import read_grid
-from vaelab.data.volumes.index import FindSeries
+from vaelab.data.volumes.layouts import FindSeries
 from vaelab.data.volumes.settings import VolumeSettings
 from vaelab.errors import UserError
 

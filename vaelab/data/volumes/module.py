@@ -26,15 +26,16 @@ from vaelab.data.findings import Examination, Finding, Severity, errors
 from vaelab.data.index import Record, check_root, enumerate_names
 from vaelab.data.inputs import Input
 from vaelab.data.module import Phantoms, SplitDataModule
+from vaelab.data.patients import doubts
 from vaelab.data.volumes.grids import check_grids, examine_record, sound_preprocessing
 from vaelab.data.volumes.index import (
     ROOT_HINT,
     find_records,
     nothing_found,
-    series_by_name,
     usable_records,
 )
 from vaelab.data.volumes.inputs import find_volumes, read_volume
+from vaelab.data.volumes.layouts import advice, series_by_name
 from vaelab.data.volumes.native import save_native
 from vaelab.data.volumes.settings import CROP_CENTRE, VolumeSettings
 from vaelab.data.volumes.transforms import plain_pipeline, train_pipeline, val_pipeline
@@ -43,8 +44,6 @@ from vaelab.progress import progress
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-PATIENT_PATTERN = r"^(.+)-\d+$"
 
 
 @runtime_checkable
@@ -69,6 +68,9 @@ class VolumeDataModule(SplitDataModule):
         roi_size, spacing, orientation, align_to, with_seg, nonzero, crop: see
             ``VolumeSettings``.
         skip_incomplete: leave incomplete records out instead of raising.
+        files: key → pattern of the file's name without its suffix, as in a shell; None, or a key
+            that is not in it: ``series_name``.
+        label_map: label in a file → label in ``seg``; others stay.
 
     Raises:
         UserError: for a value that cannot work, before any data is read.
@@ -92,7 +94,7 @@ class VolumeDataModule(SplitDataModule):
         align_to: str | None = None,
         with_seg: bool = True,
         skip_incomplete: bool = False,
-        patient_pattern: str = PATIENT_PATTERN,
+        patient_pattern: str | None = None,
         val_split: float = 0.1,
         seed: int = 42,
         batch_size: int = 2,
@@ -103,6 +105,8 @@ class VolumeDataModule(SplitDataModule):
         progress_bar: bool = True,
         nonzero: bool = False,
         crop: str = CROP_CENTRE,
+        files: Mapping[str, str] | None = None,
+        label_map: Mapping[int, int] | None = None,
     ) -> None:
         super().__init__(
             root_dir, splits_dir, cache_dir, patient_pattern, val_split, seed,
@@ -112,16 +116,24 @@ class VolumeDataModule(SplitDataModule):
         self.settings = self.settings_type(
             tuple(self.usual_modalities if modalities is None else modalities),
             tuple(roi_size), tuple(spacing), orientation, align_to, with_seg, nonzero, crop,
+            label_map=tuple((label_map or {}).items()),
         )  # fmt: skip
         self.channel_names = list(self.settings.modalities)
         self.skip_incomplete = skip_incomplete
+        self.files = dict(files or {})
+        unknown = self.files.keys() - {*self.settings.modalities, "seg"}
+        if unknown:
+            raise UserError(
+                f"dataset.files: {', '.join(sorted(unknown))} is none of dataset.modalities="
+                f"{list(self.settings.modalities)} and seg"
+            )
 
     def find_series(self, folder: Path) -> dict[str, list[Path]]:
         """Key → files in the folder of a record that may be this series; one is wanted."""
-        return series_by_name(folder, self.series_name, self.settings.keys)
+        return series_by_name(folder, self.series_name, self.settings.keys, self.files)
 
     def _expected(self, keys: Sequence[str]) -> str:
-        return ", ".join(self.series_name.format(key=key) for key in keys)
+        return ", ".join(self.files.get(key) or self.series_name.format(key=key) for key in keys)
 
     # ------------------------------------------------------------- splits and loaders
 
@@ -154,11 +166,13 @@ class VolumeDataModule(SplitDataModule):
         ]
         what, cure = "a link that leads nowhere", "fetch what it points to or remove it"
         findings += [Finding("error", name, what, cure) for name in there.lost]
+        findings += doubts([r["id"] for r in there.complete], self.patient_pattern)
         partial_records = [record for record, _ in there.incomplete + there.ambiguous]
         records = sorted(there.complete + partial_records, key=lambda record: str(record["id"]))
         if not records:
             what, cure = "no subject found", "point dataset.root_dir at the folder of subjects"
             reason = nothing_found(root, self._expected(self.settings.keys))
+            reason += advice(root, self.find_series, self.settings.keys)
             findings.append(Finding("error", str(root), what, cure, reason))
         return records, findings
 

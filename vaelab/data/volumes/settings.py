@@ -46,6 +46,9 @@ class VolumeSettings:
     """About the "centre" of the volume, or that of the "brain": the box of what is not 0 in the
     first series. Planes of background that this puts out of the way are not standardised over."""
 
+    label_map: tuple[tuple[int, int], ...] = ()
+    """(label in a file, label in ``seg``)."""
+
     labels: ClassVar[Collection[int] | None] = None
     """That a ``seg`` may have, for what examines it; None: any."""
 
@@ -81,6 +84,11 @@ class VolumeSettings:
             )
 
     @property
+    def known_labels(self) -> Collection[int] | None:
+        """That a file of labels may have; None: any."""
+        return None if self.labels is None else {*self.labels, *dict(self.label_map)}
+
+    @property
     def keys(self) -> list[str]:
         """Keys of a record's files: the modalities and, if there is one, the segmentation."""
         return [*self.modalities, *(["seg"] if self.with_seg else [])]
@@ -96,8 +104,11 @@ class VolumeSettings:
         """As JSON can hold it; names a subclass whose intensities are others."""
         other = type(self).intensity is not VolumeSettings.intensity
         values = asdict(self) | ({"class": type(self).__qualname__} if other else {})
+        # Samples in caches of before there was a choice stay in use.
         if self.crop == CROP_CENTRE:
-            del values["crop"]  # samples in caches of before there was a choice stay in use
+            del values["crop"]
+        if not self.label_map:
+            del values["label_map"]
         return values
 
     def affine(self, shape: tuple[int, ...]) -> NDArray[np.float64]:

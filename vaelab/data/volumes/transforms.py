@@ -20,6 +20,7 @@ from monai.transforms import (
     ConcatItemsd,
     EnsureChannelFirstd,
     LoadImaged,
+    MapLabelValued,
     MapTransform,
     NormalizeIntensityd,
     Orientationd,
@@ -149,8 +150,12 @@ def preprocessing(settings: VolumeSettings) -> list[Any]:
     if align_to and matched:
         modes_matched = [modes[key] for key in matched]
         align = [ResampleToMatchd(matched, key_dst=align_to, mode=modes_matched)]
+    sources = [source for source, _ in settings.label_map]
+    targets = [target for _, target in settings.label_map]
+    mapped = [MapLabelValued(seg, sources, targets)] if sources and seg else []
     return [
         _load(volumes),
+        *mapped,
         EnsureChannelFirstd(volumes),
         # labels=None: take the axes from the affine, where MONAI's default labels warn.
         Orientationd(volumes, axcodes=settings.orientation, labels=None),

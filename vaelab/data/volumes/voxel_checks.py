@@ -25,6 +25,7 @@ from vaelab.data.volumes.voxels import read_voxels
 from vaelab.errors import UserError
 
 FEW_VALUES = 10  # an MRI series has thousands
+SLACK = 1e-3  # by which labels miss whole numbers after scaling and interpolation
 
 
 def examine_volume(
@@ -138,6 +139,8 @@ class LoadSoundVolumesd(Transform):
             for key in self.keys
         ]
         refuse([finding for findings, _ in found for finding in findings])
+        if "seg" in self.keys and loaded["seg"].is_floating_point():
+            loaded["seg"] = loaded["seg"].round()
         return loaded
 
 
@@ -151,9 +154,9 @@ def _examine_labels(
     low, high = limits
     what = "a segmentation needs whole numbers from 0 to 255; is a series in its place?"
     detail = f"values from {low:g} to {high:g}"
-    if low < 0 or high > 255 or not _are_whole(labels):
+    if low < -SLACK or high > 255 + SLACK or not _are_whole(labels, SLACK):
         return [Finding("error", path, what, LEAVE_OUT, detail)], {}
-    flat = labels.ravel(order="K")
+    flat = np.rint(labels.ravel(order="K"))
     marked = flat[flat != 0].astype(np.uint8)  # few: the rest need not be counted one by one
     counts = np.bincount(marked, minlength=1)
     counts[0] = flat.size - marked.size
@@ -169,16 +172,19 @@ def _examine_labels(
     found: list[Finding] = []
     if unknown:
         what = f"labels beside the known {', '.join(map(str, sorted(known or ())))}"
-        cure = "look what they mean; they are kept"
+        cure = "look what they mean, they are kept; in BraTS before 2023, 4 is what is 3 now: "
+        cure += "dataset.label_map={4:3}"
         found.append(Finding("warning", path, what, cure, ", ".join(map(str, unknown))))
-    if high == 0:
+    if not marked.size:
         what, cure = "an empty segmentation, no tumour", "look whether this is meant"
         found.append(Finding("warning", path, what, cure))
-    elif low > 0:
+    elif not counts[0]:
         what, cure = "a segmentation without background", "look whether this is meant"
         found.append(Finding("warning", path, what, cure))
     return found, facts
 
 
-def _are_whole(voxels: np.ndarray) -> bool:
-    return voxels.dtype.kind in "iu" or bool((voxels == np.rint(voxels)).all())
+def _are_whole(voxels: np.ndarray, slack: float = 0.0) -> bool:
+    if voxels.dtype.kind in "iu":
+        return True
+    return bool((np.abs(voxels - np.rint(voxels)) <= slack).all())

@@ -29,7 +29,7 @@ def read_voxels(image: Any) -> np.ndarray:
         gzip.BadGzipFile, isal.igzip_lib.IsalError: for one whose bytes are not what was written.
     """
     path, proxy = str(image.get_filename()), image.dataobj
-    if not path.endswith(".gz"):
+    if not path.lower().endswith(".gz"):
         return np.asanyarray(proxy)
     voxels = np.empty(proxy.shape, proxy.dtype, order="F")
     memory = voxels.reshape(-1, order="F").view(np.uint8)

@@ -26,20 +26,22 @@ from vaelab.data.groups import Groups, read_groups
 from vaelab.data.index import Record, check_root, enumerate_names, split_by_patient
 from vaelab.data.inputs import Input
 from vaelab.data.module import Phantoms, SplitDataModule
+from vaelab.data.patients import doubts
 from vaelab.data.xray.grey_image import ImageSettings, LoadGreyImage
 from vaelab.data.xray.image_checks import MAX_PIXELS, examine_image
 from vaelab.data.xray.in_graph import GreyImagesInGraph
 from vaelab.data.xray.index import (
     HINT,
     NORMAL,
-    PATIENT_PATTERN,
     SICK,
     find_images,
     missing_folders,
     scan_chest_xray,
+    within_class,
 )
 from vaelab.data.xray.inputs import find_radiographs, read_radiograph, save_overlay
 from vaelab.data.xray.leaks import check_no_sick, seen_in_test, sick_leaks
+from vaelab.data.xray.looks import Look, looks_of
 from vaelab.data.xray.memory import ImagesInMemory, MemoryFirst, UnreadableImagesError, read_all
 from vaelab.data.xray.registration import Registration
 from vaelab.data.xray.splits import split_chest_xray
@@ -86,7 +88,7 @@ class ChestXrayDataModule(SplitDataModule):
         cache_dir: str,
         image_size: Sequence[int] = (128, 128),
         test_per_class: int | None = None,
-        patient_pattern: str = PATIENT_PATTERN,
+        patient_pattern: str | None = None,
         val_split: float = 0.1,
         seed: int = 42,
         batch_size: int = 32,
@@ -118,6 +120,7 @@ class ChestXrayDataModule(SplitDataModule):
         self.group_columns = list(groups)
         self.groups_table = groups_table
         self._decoded: dict[str, ImagesInMemory] = {}
+        self._looks: dict[str, Look] = {}  # of the images of a split that is new
         self._masks: Path | None = None  # the folder, where there is one
 
     def scan(self, root_dir: str | Path | None) -> list[Record]:
@@ -149,7 +152,8 @@ class ChestXrayDataModule(SplitDataModule):
         records = find_images(root, self.patient_pattern)
         missing = missing_folders(root, records)
         what, cure = "folders without images", "point dataset.root_dir at the Kaggle layout"
-        return records, [Finding("error", str(root), what, cure, missing)] if missing else []
+        findings = [Finding("error", str(root), what, cure, missing)] if missing else []
+        return records, findings + doubts(list(map(within_class, records)), self.patient_pattern)
 
     def examine(self, record: Record) -> Examination:
         """Header and pixels of an image; its part and class are facts too."""
@@ -163,15 +167,16 @@ class ChestXrayDataModule(SplitDataModule):
         pool = [r for r in there if r["part"] != "test" and r["label"] == 0]
         sick = [r for r in there if r["label"] == 1]
         test = [r for r in there if r["part"] == "test" and r["label"] == 0]
+        looks = looks_of(there)
         what, cure = "a sick image among those to learn from", "remove or move it"
         leaks = [
             Finding("error", record["id"], what, cure, reason)
-            for record, reason in sick_leaks(pool, sick)
+            for record, reason in sick_leaks(pool, sick, looks)
         ]
         what, cure = "in the training and in the test part", "nothing: training leaves it out"
         seen = [
             Finding("warning", identifier, what, cure, reason)
-            for identifier, reason in seen_in_test(pool, test).items()
+            for identifier, reason in seen_in_test(pool, test, looks).items()
         ]
         return leaks + seen + super().compare(records, contents)
 
@@ -181,8 +186,11 @@ class ChestXrayDataModule(SplitDataModule):
         self._decoded = {}
 
     def split(self, records: list[Record]) -> dict[str, list[Record]]:
-        """Split as ``split_chest_xray`` does."""
-        splits = split_chest_xray(records, self.val_split, self.seed, self.test_per_class)
+        """Split as ``split_chest_xray`` does, with a look at every image."""
+        self._looks = looks_of(records)
+        splits = split_chest_xray(
+            records, self.val_split, self.seed, self.test_per_class, self._looks
+        )
         if self.calibration_split:
             splits["train"], splits["calibration"] = split_by_patient(
                 splits["train"], self.calibration_split, self.seed
@@ -193,7 +201,7 @@ class ChestXrayDataModule(SplitDataModule):
         """Make sure, for a saved split too, that nothing sick is learned from."""
         sick = [record for record in records if record["label"] == 1]
         normal = [record for name in splits if name not in TEST_SPLITS for record in splits[name]]
-        check_no_sick(normal, sick)
+        check_no_sick(normal, sick, self._looks)
 
     def dataset(self, split: str) -> ImagesInMemory:
         """The images of one split, decoded on first use, with a progress bar.

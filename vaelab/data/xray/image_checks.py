@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
 import warnings
 from collections.abc import Iterator
@@ -55,7 +56,7 @@ def opened(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Ima
     except TOO_LARGE as error:
         raise UserError(str(_too_large(path, None, max_pixels))) from error
     except UNREADABLE_IMAGE as error:
-        raise UserError(_unreadable(path, _told(error))) from error
+        raise UserError(_unreadable(path, _told(error, path))) from error
 
 
 def decode_grey(
@@ -117,7 +118,9 @@ def examine_image(path: str, max_pixels: int = MAX_PIXELS) -> Examination:
     except TOO_LARGE:
         return Examination([_too_large(path, None, max_pixels)])
     except UNREADABLE_IMAGE as error:
-        return Examination([Finding("error", path, "not a readable image", REPLACE, _told(error))])
+        return Examination(
+            [Finding("error", path, "not a readable image", REPLACE, _told(error, path))]
+        )
     pixels = np.asarray(grey)
     low, high = float(pixels.min()), float(pixels.max())
     facts |= {"width": grey.width, "height": grey.height}
@@ -182,8 +185,25 @@ def _constant(path: str | Path, level: float) -> Finding:
     return Finding("error", str(path), what, "remove it", f"all pixels are {level:g}")
 
 
-def _told(error: Exception) -> str:
+def _told(error: Exception, path: str | Path) -> str:
     """Pillow's words without the path, which stands in front already."""
     if isinstance(error, Image.UnidentifiedImageError):
+        bits = _jpeg_bits(path)
+        if bits is not None and bits != 8:
+            return f"a JPEG of {bits} bits, where 8 can be decoded; save it as PNG of 16 bits"
         return "neither JPEG nor PNG"
     return str(error) or type(error).__name__
+
+
+def _jpeg_bits(path: str | Path) -> int | None:
+    """Bits of a sample, from the frame header of a JPEG (ITU T.81, B.2.2); None for other files."""
+    with open(path, "rb") as file:
+        if file.read(2) != b"\xff\xd8":
+            return None
+        while len(head := file.read(4)) == 4 and head[0] == 0xFF:
+            kind, length = head[1], int.from_bytes(head[2:], "big")
+            if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):  # a start of frame
+                precision = file.read(1)
+                return precision[0] if precision else None
+            file.seek(length - 2, os.SEEK_CUR)
+    return None

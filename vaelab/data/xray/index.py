@@ -12,21 +12,21 @@ from pathlib import Path
 from vaelab.data.index import (
     Record,
     check_root,
+    data_names,
     enumerate_names,
-    patient_of,
     walk_files,
 )
+from vaelab.data.patients import patients_of, report_doubts
 from vaelab.errors import UserError
 from vaelab.text import printable
 
 NORMAL, SICK = "NORMAL", "PNEUMONIA"
 SUFFIXES = {".jpeg", ".jpg", ".png"}
-PATIENT_PATTERN = r"^(person\d+|(?:NORMAL2-)?IM-\d+)"
 HINT = f"the Kaggle layout is needed, with train/{NORMAL}, test/{NORMAL} and test/{SICK}"
 
 
 def scan_chest_xray(
-    root_dir: str | Path | None, patient_pattern: str = PATIENT_PATTERN
+    root_dir: str | Path | None, patient_pattern: str | None = None
 ) -> list[Record]:
     """Index every image under ``root_dir``, ordered by id.
 
@@ -49,16 +49,17 @@ def scan_chest_xray(
     missing = missing_folders(root, records)
     if missing:
         raise UserError(f"dataset.root_dir={root}: {missing}")
+    report_doubts([within_class(record) for record in records], patient_pattern)
     return records
 
 
-def find_images(root: Path, patient_pattern: str) -> list[Record]:
+def find_images(root: Path, patient_pattern: str | None) -> list[Record]:
     """Every image of the Kaggle layout, links that lead nowhere included, ordered by id."""
     depth = len(root.parts)
-    return [
+    records: list[Record] = [
         {
             "id": "/".join(path.parts[depth:]),
-            "patient": patient_of(path.name, patient_pattern),
+            "patient": "",
             "label": label,
             "part": part,
             "path": str(path),
@@ -67,6 +68,15 @@ def find_images(root: Path, patient_pattern: str) -> list[Record]:
         for label, name in enumerate((NORMAL, SICK))
         for path in _images(root / part / name)
     ]
+    patients = patients_of([within_class(record) for record in records], patient_pattern)
+    return [
+        record | {"patient": patient} for record, patient in zip(records, patients, strict=True)
+    ]
+
+
+def within_class(record: Record) -> str:
+    """The path of an image below the folder of its part and class."""
+    return str(record["id"]).split("/", 2)[2]
 
 
 def missing_folders(root: Path, records: Sequence[Record]) -> str:
@@ -77,7 +87,7 @@ def missing_folders(root: Path, records: Sequence[Record]) -> str:
     empty = [folder for key, folder in needed.items() if key not in found]
     if not empty:
         return ""
-    names = sorted(path.name for path in root.glob("[!.]*"))
+    names = data_names(os.listdir(root))
     there = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "") if names else "nothing"
     inner = [name for name in names if (root / name / "train" / NORMAL).is_dir()]
     cure = f"; did you mean dataset.root_dir={root / inner[0]}?" if inner else ""

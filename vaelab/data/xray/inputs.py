@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import struct
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,18 +15,15 @@ from vaelab.atomic import replacing
 from vaelab.data.contract import InputSample, Paint
 from vaelab.data.index import walk_files
 from vaelab.data.inputs import Input, find_inputs
+from vaelab.data.xray import dicom
 from vaelab.data.xray.grey_image import LoadGreyImage
-from vaelab.data.xray.image_checks import MAX_PIXELS, decode_grey
+from vaelab.data.xray.image_checks import MAX_PIXELS, decode_grey, refuse_constant
 from vaelab.data.xray.index import SUFFIXES
 from vaelab.data.xray.thorax import uncrop
 from vaelab.errors import UserError
 
-DICOM_SUFFIXES = {".dcm", ".dicom"}
-# What pydicom raises for a file that is cut off, damaged, no image or in need of a decoder.
-UNREADABLE_DICOM = (
-    OSError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, RuntimeError,
-    struct.error,
-)  # fmt: skip
+log = logging.getLogger(__name__)
+
 FINE_ENOUGH = 1024  # pixels along the longer side at which a heat map is placed
 ROWS_AT_ONCE = 256  # of an overlay, whose colours take 100 times the bytes of a grey image
 
@@ -38,32 +34,19 @@ def images_below(folder: Path) -> Iterator[Path]:
         for name in names:
             path = current / name
             suffix = path.suffix.lower()
-            if suffix in SUFFIXES | DICOM_SUFFIXES or (name != "DICOMDIR" and is_dicom(path)):
+            if suffix in SUFFIXES | dicom.SUFFIXES or (name != "DICOMDIR" and dicom.is_dicom(path)):
                 yield path
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM does (PS3.10, section 7.1), or is called so."""
-    if path.suffix.lower() in DICOM_SUFFIXES:
-        return True
-    try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 def check_can_read(inputs: Sequence[Input]) -> None:
     """Raise ``UserError`` when DICOM files are among the inputs and pydicom is missing."""
-    if importlib.util.find_spec("pydicom") is None and any(is_dicom(one.path) for one in inputs):
-        raise UserError(
-            "task.inputs: has DICOM files, which need pydicom; pip install 'vaelab[dicom]'"
-        )
+    if not dicom.is_installed() and any(dicom.is_dicom(one.path) for one in inputs):
+        raise UserError(f"task.inputs: has DICOM files, which need pydicom; {dicom.INSTALL}")
 
 
 def find_radiographs(inputs: str | Sequence[str], output_dir: Path) -> list[Input]:
     """Image files that can be read here; see ``find_inputs``."""
-    suffixes = SUFFIXES | DICOM_SUFFIXES
+    suffixes = SUFFIXES | dicom.SUFFIXES
     found = find_inputs(inputs, images_below, "JPEG, PNG or DICOM files", output_dir, suffixes)
     check_can_read(found)
     return found
@@ -72,10 +55,16 @@ def find_radiographs(inputs: str | Sequence[str], output_dir: Path) -> list[Inpu
 def read_radiograph(path: Path, loader: LoadGreyImage) -> InputSample:
     """An image as the run's ``loader`` would have read it for training.
 
+    What is no chest by its DICOM header is read all the same, with a warning.
+
     Raises:
         UserError: for a file that cannot be decoded.
     """
-    grey = decode_dicom(path) if is_dicom(path) else loader.decode(path)
+    is_dicom = dicom.is_dicom(path)
+    for doubt in dicom.doubts_of_header(path) if is_dicom else ():
+        log.warning("%s: %s; judged all the same", path, doubt)
+    grey = dicom.decode_dicom(path) if is_dicom else loader.decode(path)
+    refuse_constant(path, grey)
     pixels, placement = loader.fit(grey)
     return InputSample(torch.from_numpy(pixels)[None], path, placement=placement)
 
@@ -86,43 +75,11 @@ def read_full_size(path: Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     Raises:
         UserError: for a file that cannot be decoded, or holds more than ``max_pixels``.
     """
-    grey = decode_dicom(path) if is_dicom(path) else decode_grey(path, None, max_pixels)
+    grey = dicom.decode_dicom(path) if dicom.is_dicom(path) else decode_grey(path, None, max_pixels)
     pixels = np.asarray(grey)
     low, high = pixels.min(), pixels.max()
     scaled: np.ndarray = (pixels - low) / max(high - low, np.float32(1e-6))
     return scaled
-
-
-def decode_dicom(path: Path) -> Image.Image:
-    """A DICOM radiograph as it is meant to be seen: grey floats from 0, bone bright.
-
-    Stored values go through the modality transformation and the window (PS3.3, C.11.1 and
-    C.11.2), each if the file has one; MONOCHROME1, where small is bright, is turned around.
-
-    Raises:
-        UserError: for a file that cannot be decoded or holds no single grey or colour image.
-    """
-    import pydicom  # an extra: whoever has no DICOM needs none
-    from pydicom.errors import InvalidDicomError
-    from pydicom.pixels import apply_modality_lut, apply_voi_lut, pixel_array
-
-    try:
-        header = pydicom.dcmread(path)
-        kind = header.PhotometricInterpretation
-        stored = pixel_array(header)
-        if kind in ("MONOCHROME1", "MONOCHROME2") and stored.ndim == 2:
-            grey = apply_voi_lut(apply_modality_lut(stored, header), header)
-        elif stored.ndim == 3 and stored.shape[2] == 3:
-            grey = stored @ np.array([0.299, 0.587, 0.114])  # luma, as Pillow's convert("L")
-        else:
-            raise UserError(f"{path}: one radiograph is needed, this is {kind} {stored.shape}")
-    except UserError:
-        raise
-    except (InvalidDicomError, *UNREADABLE_DICOM) as error:
-        raise UserError(f"{path}: not a readable DICOM image ({error})") from error
-    grey = grey.astype(np.float64)
-    bright_from = grey.max() - grey if kind == "MONOCHROME1" else grey - grey.min()
-    return Image.fromarray(bright_from.astype(np.float32))
 
 
 def save_overlay(

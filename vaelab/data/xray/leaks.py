@@ -6,24 +6,28 @@ import hashlib
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vaelab.data.index import Record, enumerate_names
 from vaelab.data.xray.index import SICK
+from vaelab.data.xray.looks import Look, same_looks
 from vaelab.errors import UserError
 
 log = logging.getLogger(__name__)
 
 
-def check_no_sick(normal: Sequence[Record], sick: Sequence[Record]) -> None:
+def check_no_sick(
+    normal: Sequence[Record], sick: Sequence[Record], looks: Mapping[str, Look] | None = None
+) -> None:
     """Make sure that no image to learn from is sick: by folder, by patient and by content.
 
     Raises:
         UserError: listing each image that lies in (or links to) a folder of sick ones, whose
-            patient has a sick image, or whose bytes equal those of a sick image.
+            patient has a sick image, or whose bytes, or look if there are ``looks``, are those of a
+            sick image.
     """
-    leaks = [f"{record['id']}: {reason}" for record, reason in sick_leaks(normal, sick)]
+    leaks = [f"{record['id']}: {reason}" for record, reason in sick_leaks(normal, sick, looks)]
     if leaks:
         raise UserError(
             f"{len(leaks)} images to learn healthy anatomy from are sick; remove or move them:"
@@ -31,10 +35,18 @@ def check_no_sick(normal: Sequence[Record], sick: Sequence[Record]) -> None:
         )
 
 
-def sick_leaks(normal: Sequence[Record], sick: Sequence[Record]) -> Iterator[tuple[Record, str]]:
-    """Each record that must not be learned from, and why; see ``check_no_sick``."""
+def sick_leaks(
+    normal: Sequence[Record], sick: Sequence[Record], looks: Mapping[str, Look] | None = None
+) -> Iterator[tuple[Record, str]]:
+    """Each record that must not be learned from, and why; see ``check_no_sick``.
+
+    Args:
+        normal, sick: records.
+        looks: by id; with them an image that was saved again is recognised too.
+    """
     sick_patients = {record["patient"]: record for record in sick}
     same = _same_content(normal, sick)
+    alike = same_looks(_looks(normal, looks or {}), _looks(sick, looks or {}))
     known: dict[tuple[str, str], tuple[str, ...]] = {}
 
     def parents(record: Record) -> tuple[str, ...]:
@@ -53,32 +65,43 @@ def sick_leaks(normal: Sequence[Record], sick: Sequence[Record]) -> Iterator[tup
             yield record, f"patient {record['patient']} is sick in {other}"
         elif record["id"] in same:
             yield record, f"is the same file as {same[record['id']]}"
+        elif record["id"] in alike:
+            yield record, f"shows the same as {alike[record['id']]}"
 
 
-def drop_seen_in_test(pool: Sequence[Record], test: Sequence[Record]) -> list[Record]:
-    """The pool without patients and files that the normal test images show too."""
-    dropped = seen_in_test(pool, test)
+def drop_seen_in_test(
+    pool: Sequence[Record], test: Sequence[Record], looks: Mapping[str, Look] | None = None
+) -> list[Record]:
+    """The pool without patients and content that the normal test images show too."""
+    dropped = seen_in_test(pool, test, looks)
     kept = [record for record in pool if record["id"] not in dropped]
     if dropped:
         log.warning(
-            "%d normal images are not learned from, since their patient or file is in the test "
-            "part too:%s",
+            "%d normal images are not learned from, since their patient or content is in the "
+            "test part too:%s",
             *(len(dropped), enumerate_names(list(dropped))),
         )
     return kept
 
 
-def seen_in_test(pool: Sequence[Record], test: Sequence[Record]) -> dict[str, str]:
-    """Id → why, for each record whose patient or file is among ``test`` too."""
+def seen_in_test(
+    pool: Sequence[Record], test: Sequence[Record], looks: Mapping[str, Look] | None = None
+) -> dict[str, str]:
+    """Id → why, for each record whose patient, file or look is among ``test`` too."""
     patients = {record["patient"]: record["id"] for record in test}
-    same = _same_content(pool, test)
-    return {
-        record["id"]: f"is the same file as {same[record['id']]}"
-        if record["id"] in same
-        else f"patient {record['patient']} is in {patients[record['patient']]}"
+    alike = same_looks(_looks(pool, looks or {}), _looks(test, looks or {}))
+    why = {name: f"shows the same as {other}" for name, other in alike.items()}
+    why |= {
+        record["id"]: f"patient {record['patient']} is in {patients[record['patient']]}"
         for record in pool
-        if record["id"] in same or record["patient"] in patients
+        if record["patient"] in patients
     }
+    same = _same_content(pool, test)
+    return why | {name: f"is the same file as {other}" for name, other in same.items()}
+
+
+def _looks(records: Sequence[Record], looks: Mapping[str, Look]) -> dict[str, Look]:
+    return {record["id"]: looks[record["id"]] for record in records if record["id"] in looks}
 
 
 def _parents_of_target(record: Record) -> tuple[str, ...]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from vaelab.data.index import Record, split_by_patient
 from vaelab.data.xray.leaks import drop_seen_in_test
+from vaelab.data.xray.looks import Look
 from vaelab.errors import UserError
 
 
 def split_chest_xray(
-    records: Sequence[Record], val_split: float, seed: int, test_per_class: int | None = None
+    records: Sequence[Record],
+    val_split: float,
+    seed: int,
+    test_per_class: int | None = None,
+    looks: Mapping[str, Look] | None = None,
 ) -> dict[str, list[Record]]:
     """Normal images for training and validation, as many sick as normal ones for testing.
 
@@ -20,6 +25,7 @@ def split_chest_xray(
         val_split: share of the patients of the training pool kept for validation, in (0, 1).
         seed: of both draws.
         test_per_class: images of each class in the test split; None takes all of the rarer class.
+        looks: by id; with them images that were saved again are recognised.
 
     Returns:
         ``train``, ``val``, ``test`` and ``test_full``, all test images of both classes; the pool
@@ -30,7 +36,7 @@ def split_chest_xray(
     """
     pool = [r for r in records if r["part"] != "test" and r["label"] == 0]
     test = [r for r in records if r["part"] == "test"]
-    pool = drop_seen_in_test(pool, [r for r in test if r["label"] == 0])
+    pool = drop_seen_in_test(pool, [r for r in test if r["label"] == 0], looks)
     train, val = split_by_patient(pool, val_split, seed)
     balanced = _balanced(test, seed, test_per_class)
     return {"train": train, "val": val, "test": balanced, "test_full": test}
