@@ -23,7 +23,7 @@ from vaelab.data.cache import cached_dataset
 from vaelab.data.contract import LABEL, Covariate, InputSample, Paint, ShiftableImages
 from vaelab.data.findings import Examination, Finding
 from vaelab.data.groups import Groups, read_groups
-from vaelab.data.index import Record, check_root, enumerate_names, split_by_patient
+from vaelab.data.index import Record, check_root, split_by_patient
 from vaelab.data.inputs import Input
 from vaelab.data.module import Phantoms, SplitDataModule
 from vaelab.data.patients import doubts
@@ -35,6 +35,7 @@ from vaelab.data.xray.index import (
     NORMAL,
     SICK,
     find_images,
+    mask_paths,
     missing_folders,
     scan_chest_xray,
     within_class,
@@ -277,7 +278,7 @@ class ChestXrayDataModule(SplitDataModule):
 
     def _decode(self, split: str) -> ImagesInMemory:
         records = self.splits[split]
-        masks = self._mask_paths(records) if split in TEST_SPLITS else {}
+        masks = mask_paths(records, self._masks) if split in TEST_SPLITS else {}
         cached = cached_dataset(
             [
                 {"id": r["id"], "path": r["path"]}
@@ -301,21 +302,3 @@ class ChestXrayDataModule(SplitDataModule):
             [record["id"] for record in records],
             torch.stack([sample.get("mask", black) for sample in samples]) if masks else None,
         )
-
-    def _mask_paths(self, records: Sequence[Record]) -> dict[str, str]:
-        """Id → mask of the sick images; empty where the tree has no masks."""
-        if self._masks is None:
-            return {}
-        paths = {
-            record["id"]: self._masks / Path(record["id"]).with_suffix(".png")
-            for record in records
-            if record["label"] == 1
-        }
-        missing = [str(path) for path in paths.values() if not path.is_file()]
-        if missing:
-            # Left black they would count as healthy, and every hit as a false alarm.
-            raise UserError(
-                f"{self._masks}: {len(missing)} sick test images have no mask; add them, or move "
-                f"the folder away to judge without:{enumerate_names(missing)}"
-            )
-        return {identifier: str(path) for identifier, path in paths.items()}

@@ -94,6 +94,33 @@ def missing_folders(root: Path, records: Sequence[Record]) -> str:
     return f"no image in {', '.join(empty)}; {HINT}. Found there: {printable(there)}{cure}"
 
 
+def mask_paths(records: Sequence[Record], folder: Path | None) -> dict[str, str]:
+    """Id → mask of the sick images; empty where the tree has no masks.
+
+    Args:
+        records: to judge.
+        folder: of the masks, laid out as the images are; None where there is none.
+
+    Raises:
+        UserError: naming every sick image without a mask. Left black it would count as healthy, and
+            every hit as a false alarm.
+    """
+    if folder is None:
+        return {}
+    paths = {
+        record["id"]: folder / Path(record["id"]).with_suffix(".png")
+        for record in records
+        if record["label"] == 1
+    }
+    missing = [str(path) for path in paths.values() if not path.is_file()]
+    if missing:
+        raise UserError(
+            f"{folder}: {len(missing)} sick test images have no mask; add them, or move "
+            f"the folder away to judge without:{enumerate_names(missing)}"
+        )
+    return {identifier: str(path) for identifier, path in paths.items()}
+
+
 def _images(folder: Path) -> list[Path]:
     """Image files in a folder and below it, ordered; hidden files are not data.
 
