@@ -66,7 +66,7 @@ TINY_XRAY = (
     "hardware=cpu",
 )
 
-MACHINE = ("browser", "faults", "launcher", "processes", "processors", "slurm")
+MACHINE = ("browser", "faults", "launcher", "processes", "processors", "readme", "slurm")
 """Markers of tests that need a program or disturb a machine: ``python -m pytest -m machine``."""
 
 

@@ -21,7 +21,7 @@ TESTED_ELSEWHERE = {
     "python3 -m venv": "CI builds an environment from nothing",
     "torchrun": "tests/faults/test_processes.py",
     "--config-dir mypackage": "tests/extension",
-    "hydra/launcher=submitit_slurm": "tests/slurm",
+    "hydra/launcher=submitit_slurm": "tests/faults/test_slurm.py",
 }
 SIZES_OF_MRI = [key for key in TINY_MRI if not key.startswith("dataset=")]
 SIZES_OF_XRAY = [key for key in TINY_XRAY if not key.startswith(("dataset=", "experiment="))]
@@ -60,6 +60,7 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "/data/BraTS-MEN-Train": mri, "/data/chest_xray": xray,
         "/data/normals": xray / "train" / "NORMAL", "/data/new": new,
+        "/data/image.jpeg": next(new.iterdir()),
     }  # fmt: skip
 
 
@@ -87,7 +88,7 @@ def sized(command: str) -> list[str]:
 def test_a_command_of_the_readme_runs(command: str, door: Door, fill: dict[str, str]) -> None:
     for name, path in fill.items():
         command = command.replace(name, path)
-    arguments = [argument for argument in shlex.split(command)[3:]]
+    arguments = shlex.split(command)[3:]
     given = {argument.partition("=")[0] for argument in arguments}
     small = [a for a in sized(command) if a.partition("=")[0] not in given]
     if "train.max_epochs=400" in arguments:

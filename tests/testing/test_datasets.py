@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,28 @@ SMALL = {
     "chest_xray": {"image_size": [32, 32], "calibration_split": 0.2},
 }
 
+OF_2021 = {"-t1c": "_t1ce", "-t1n": "_t1", "-t2f": "_flair", "-t2w": "_t2", "-seg": "_seg"}
+
 
 @pytest.fixture(scope="session")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Phantoms under the names of real data."""
     folder = tmp_path_factory.mktemp("trees")
-    return {"mri": MRI.prepare(str(folder)), "xray": XRAY.prepare(str(folder))}
+    mri = MRI.prepare(str(folder))
+    for option, names in (("brats_2021", OF_2021), ("one_series", {"-t1n": "-t1n"})):
+        for file in sorted(mri.glob("*/*.nii.gz")):
+            new, old = next(((v, k) for k, v in names.items() if f"{k}." in file.name), ("", ""))
+            if old:
+                target = (
+                    folder / option / file.parent.name / file.name.replace(f"{old}.", f"{new}.")
+                )
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, target)
+    xray = XRAY.prepare(str(folder))
+    return {
+        "phantom_mri": mri, "brats_men": mri, "phantom_xray": xray, "chest_xray": xray,
+        "brats_2021": folder / "brats_2021", "one_series": folder / "one_series",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("option", options("dataset"))
@@ -37,11 +54,10 @@ def test_every_dataset_keeps_its_promises(
     option: str, trees: dict[str, Path], tmp_path: Path
 ) -> None:
     assert (CONF / "dataset" / f"{option}.yaml").is_file()
-    kind = "xray" if "xray" in option else "mri"
-    small = SMALL["chest_xray" if kind == "xray" else "brats_men"]
+    small = SMALL["chest_xray" if "xray" in option else "brats_men"]
     check_dataset(
         part_of(
-            "dataset", option, **small, phantoms=None, root_dir=str(trees[kind]), num_workers=0,
+            "dataset", option, **small, phantoms=None, root_dir=str(trees[option]), num_workers=0,
             splits_dir=str(tmp_path / "splits"), cache_dir=str(tmp_path / "cache"),
             progress_bar=False,
         )

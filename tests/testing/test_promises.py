@@ -5,7 +5,9 @@ The parts are found by walking ``conf/``: a new option is checked without an edi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from vaelab.anomaly.scores import SquaredError
 from vaelab.assembly import Task
 from vaelab.cli.config_files import CONF
+from vaelab.data.xray.thorax import SIDE
 from vaelab.models.conv2d import Conv2dVAE
 from vaelab.models.encoder_decoder import EncoderDecoderVAE
 from vaelab.models.vae import VAE, VAEOutput
@@ -86,7 +89,9 @@ def test_every_objective_keeps_its_promises(option: str) -> None:
     torch.manual_seed(0)
     model = part("model", "resnet3d_vae")
     x = images(model)
-    batch = {"image": x, "id": ["a", "b", "c"], "seg": torch.ones(3, 1, 16, 16, 16).int()}
+    seg = torch.ones(3, 1, 16, 16, 16).int()
+    seg[..., :8] = 0
+    batch = {"image": x, "id": ["a", "b", "c"], "seg": seg}
     check_objective(part("objective", option), batch, model(x))
 
 
@@ -107,11 +112,16 @@ def test_every_task_keeps_its_promises(option: str) -> None:
 
 
 @pytest.mark.parametrize("option", options("score"))
-def test_every_score_keeps_its_promises(option: str) -> None:
+def test_every_score_keeps_its_promises(option: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = Conv2dVAE(1, 2, 2, (32, 32))
-    x = torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))
-    check_score(part("score", option), model, x)
+    x = torch.rand(12, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    changes = {}
+    if option == "by_registration":  # of a run that registers its radiographs
+        thorax = {"registered": True, "template": [0.0] * SIDE**2}
+        changes["thorax"] = str(tmp_path / "thorax.json")
+        (tmp_path / "thorax.json").write_text(json.dumps(thorax))
+    check_score(part_of("score", option, **changes), model, x)
 
 
 # --- a broken promise is named

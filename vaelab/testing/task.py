@@ -23,8 +23,8 @@ def check_task(task: type[Task]) -> None:
         "a task that can be resumed makes a run folder of its own (needs_trained_run = False)",
     )
     promise(
-        not task.needs_trained_run or "train" in task.parts,
-        "a task that works on a trained run needs the part train, which names its weights",
+        not task.needs_trained_run or "model" not in task.parts or "train" in task.parts,
+        "a task that works on a trained network needs the part train, which names its weights",
     )
     promise(task.__call__ is not Task.__call__, "a task is called with a run")
     called = list(inspect.signature(task.__call__).parameters)
