@@ -65,12 +65,10 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def fill(trees: dict[str, Path], run_2d: Path, run_3d: Path, tmp_path: Path) -> dict[str, str]:
-    """What stands for the README's folders; runs are trained ones that were not judged."""
-    return {
-        **{name: str(path) for name, path in trees.items()},
-        "outputs/<run>": str(run_2d), "multirun_sweeps/<sweep>": str(run_2d), "<folder>": "folder",
-    }  # fmt: skip
+def fill(trees: dict[str, Path], run_2d: Path) -> dict[str, str]:
+    """What stands for the README's folders; the run is a trained one that was not judged."""
+    names = {"outputs/<run>": run_2d, "multirun_sweeps/<sweep>": run_2d, **trees}
+    return {name: str(path) for name, path in names.items()}
 
 
 def sized(command: str) -> list[str]:
@@ -98,7 +96,13 @@ def test_a_command_of_the_readme_runs(command: str, door: Door, fill: dict[str, 
 
 @pytest.mark.readme
 @pytest.mark.parametrize("code", [block for language, block in BLOCKS if language == "python"])
-def test_a_snippet_of_the_readme_runs(code: str, door: Door, fill: dict[str, str]) -> None:
+def test_a_snippet_of_the_readme_runs(
+    code: str, door: Door, fill: dict[str, str], phantoms: str, tmp_path: Path
+) -> None:
+    if "LatentDataset" in code:  # of patients who were seen twice
+        visits = ("dataset.phantoms.num_followups=4", "task.then.encode.umap=false")
+        assert door(*TINY_MRI, phantoms, *visits, f"run_dir={tmp_path / 'visits'}") == 0
+        fill["outputs/<run>"] = str(tmp_path / "visits")
     for name, path in fill.items():
         code = code.replace(name, path)
     exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
