@@ -143,7 +143,8 @@ def _filled(word: str, places: dict[str, str]) -> str:
 
 
 def _picture(step: Step, pattern: str, work: Path) -> Picture:
-    found = sorted((work / step.folder).glob(pattern))
+    # Shorter names first: epoch_5 comes before epoch_20.
+    found = sorted((work / step.folder).glob(pattern), key=lambda path: (len(str(path)), path))
     if not found:
         raise UserError(f"{work / step.folder}: no {pattern}; {step.command} should have made it")
     names = {each.folder: f"outputs/{each.folder}" for each in STEPS}
