@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from vaelab.cli.config_files import CONF
+from vaelab.cli.reference import read_reference, with_tables
+
 from .conftest import TINY_MRI, TINY_XRAY, Door
 
 ROOT = Path(__file__).parents[1]
@@ -139,3 +142,8 @@ def test_every_picture_of_the_readme_opens() -> None:
 
 def test_the_readme_is_read_in_one_sitting() -> None:
     assert len(README.splitlines()) < 300
+
+
+def test_its_tables_are_those_of_the_config_files() -> None:
+    written = with_tables(README, read_reference([CONF]))
+    assert written == README, "python -m vaelab.cli.reference README.md"
