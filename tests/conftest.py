@@ -1,4 +1,4 @@
-"""Small data and the door, for all tests."""
+"""Small data and the command line, for all tests."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.machine)
 
 
-Door = Callable[..., int]
+CLI = Callable[..., int]
 
 
 @pytest.fixture(scope="session")
@@ -103,7 +103,7 @@ def logging_kept() -> Iterator[None]:
 
 
 @pytest.fixture
-def door(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Door]:
+def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[CLI]:
     """``python -m vaelab.run`` from an empty folder, in this process; returns the exit status."""
     monkeypatch.chdir(tmp_path)
 

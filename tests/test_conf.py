@@ -17,7 +17,7 @@ from vaelab.cli import resolvers  # noqa: F401  # registers them
 from vaelab.cli.targets import check_targets
 from vaelab.run import CONF
 
-from .conftest import Door
+from .conftest import CLI
 
 OPTIONS = sorted(
     (path.parent.name, path.stem) for path in CONF.glob("*/*.yaml") if path.parent.name != "hydra"
@@ -125,9 +125,9 @@ def test_conf_travels_with_the_package():
 
 
 def test_a_model_that_does_not_fit_the_data_is_told(
-    door: Door, capfd: pytest.CaptureFixture[str]
+    cli: CLI, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert door("dataset=phantom_xray", "dataset.root_dir=x", "run_dir=run") == 1
+    assert cli("dataset=phantom_xray", "dataset.root_dir=x", "run_dir=run") == 1
     shown = capfd.readouterr().out
     assert "model=resnet3d_vae and dataset=phantom_xray do not fit together" in shown
     assert "Traceback" not in shown

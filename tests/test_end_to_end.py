@@ -1,4 +1,4 @@
-"""Both systems, from the door to the picture."""
+"""Both systems, from the command line to the picture."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 
 from vaelab.runs.history import read_history
 
-from .conftest import TINY_MRI, TINY_XRAY, Door
+from .conftest import CLI, TINY_MRI, TINY_XRAY
 
 
 def only_run(folder: Path) -> Path:
@@ -28,8 +28,8 @@ def split_ids(run_dir: Path, name: str) -> set[str]:
         return {row["id"] for row in csv.DictReader(file)}
 
 
-def test_the_3d_system_trains_judges_and_shows(door: Door, phantoms: str, tmp_path: Path):
-    assert door(*TINY_MRI, phantoms) == 0
+def test_the_3d_system_trains_judges_and_shows(cli: CLI, phantoms: str, tmp_path: Path):
+    assert cli(*TINY_MRI, phantoms) == 0
     run_dir = only_run(tmp_path)
     assert run_dir.name.endswith("_phantom_mri")
     for name in (
@@ -65,8 +65,8 @@ def test_the_3d_system_trains_judges_and_shows(door: Door, phantoms: str, tmp_pa
     Image.open(run_dir / "report_card.png").close()
 
 
-def test_the_2d_system_trains_judges_and_shows(door: Door, phantoms: str, tmp_path: Path):
-    assert door(*TINY_XRAY, phantoms) == 0
+def test_the_2d_system_trains_judges_and_shows(cli: CLI, phantoms: str, tmp_path: Path):
+    assert cli(*TINY_XRAY, phantoms) == 0
     run_dir = only_run(tmp_path)
     weights = torch.load(run_dir / "checkpoints" / "vae_m4_best.pth", weights_only=True)
     assert weights["mu_head.weight"].shape[0] == 8
@@ -86,9 +86,9 @@ def test_the_2d_system_trains_judges_and_shows(door: Door, phantoms: str, tmp_pa
     # A task in the run folder takes the run's own config, from any folder, and leaves it as it is.
     saved = (run_dir / "config_resolved.yaml").read_text()
     (run_dir / "report_card.png").unlink()
-    assert door("task=report_card", f"run_dir={run_dir}", "task.num_cases=2") == 0
+    assert cli("task=report_card", f"run_dir={run_dir}", "task.num_cases=2") == 0
     assert (run_dir / "report_card.png").exists()
-    assert door("task=evaluate", f"run_dir={run_dir}", "score=kl") == 0
+    assert cli("task=evaluate", f"run_dir={run_dir}", "score=kl") == 0
     again = json.loads((run_dir / "metrics.json").read_text())
     assert again["score"] == "KL"
     assert again["reconstruction"] == metrics["reconstruction"]  # to the bit: test_equality.py
@@ -96,12 +96,12 @@ def test_the_2d_system_trains_judges_and_shows(door: Door, phantoms: str, tmp_pa
 
 
 def test_a_resumed_run_ends_where_an_uninterrupted_one_of_the_same_seed_does(
-    door: Door, phantoms: str, tmp_path: Path
+    cli: CLI, phantoms: str, tmp_path: Path
 ):
     task = "~task.then"
-    assert door(*TINY_MRI, phantoms, task, "run_dir=whole", "train.max_epochs=3") == 0
-    assert door(*TINY_MRI, phantoms, task, "run_dir=parts", "train.max_epochs=1") == 0
-    assert door("resume=parts", "train.max_epochs=3") == 0
+    assert cli(*TINY_MRI, phantoms, task, "run_dir=whole", "train.max_epochs=3") == 0
+    assert cli(*TINY_MRI, phantoms, task, "run_dir=parts", "train.max_epochs=1") == 0
+    assert cli("resume=parts", "train.max_epochs=3") == 0
     history = read_history(tmp_path / "parts" / "logs" / "metrics.csv")
     assert history["epoch"] == [0, 1, 2]
     whole = read_history(tmp_path / "whole" / "logs" / "metrics.csv")
@@ -143,31 +143,31 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_of_the_same_seed_does(
     ],
 )
 def test_bad_input_is_one_sentence_and_a_failure(
-    door: Door,
+    cli: CLI,
     phantoms: str,
     capfd: pytest.CaptureFixture[str],
     arguments: list[str],
     message: str,
 ):
     shared = [] if any("root_dir" in a for a in arguments) or len(arguments) < 3 else [phantoms]
-    assert door(*arguments, *shared) == 1
+    assert cli(*arguments, *shared) == 1
     captured = capfd.readouterr()
     shown = captured.out + captured.err
     assert message in shown
     assert "Traceback" not in shown
 
 
-def test_an_unknown_option_lists_the_choices(door: Door, capfd: pytest.CaptureFixture[str]):
-    assert door("model=resnet4d") == 1
+def test_an_unknown_option_lists_the_choices(cli: CLI, capfd: pytest.CaptureFixture[str]):
+    assert cli("model=resnet4d") == 1
     assert "resnet3d_vae" in capfd.readouterr().err
 
 
 def test_a_run_is_not_written_over(
-    door: Door, phantoms: str, run_3d: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, phantoms: str, run_3d: Path, capfd: pytest.CaptureFixture[str]
 ):
     before = (run_3d / "checkpoints" / "last.ckpt").read_bytes()
     arguments = (*TINY_MRI, phantoms, "~task.then", "train.max_epochs=1")
-    assert door(*arguments, f"run_dir={run_3d}") == 1
+    assert cli(*arguments, f"run_dir={run_3d}") == 1
     assert "already holds a run" in capfd.readouterr().out
     assert (run_3d / "checkpoints" / "last.ckpt").read_bytes() == before
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import TINY_XRAY, Door
+from .conftest import CLI, TINY_XRAY
 from .golden import STORED, SYSTEMS, curves
 
 # Measured on an AMD EPYC against the stored curve (AVX-512, one thread), from AVX2 down to SSE 4.1
@@ -71,22 +71,22 @@ def in_a_process(threads: int, **variables: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_training_follows_the_stored_curve_and_repeats_it_to_the_bit(
-    system: str, door: Door, tmp_path: Path
+    system: str, cli: CLI, tmp_path: Path
 ) -> None:
     first, again = (tmp_path / name for name in ("first", "again"))
-    result = curves(system, first, door)
+    result = curves(system, first, cli)
     assert_equal_within_rounding(result, json.loads(STORED.read_text())[system])
-    assert curves(system, again, door) == result
+    assert curves(system, again, cli) == result
 
 
 def test_a_run_is_judged_alike_to_the_bit_at_its_end_and_later(
-    door: Door, phantoms: str, tmp_path: Path
+    cli: CLI, phantoms: str, tmp_path: Path
 ) -> None:
     """Training leaves weights channels-last, a file does not: convolutions round by layout."""
     others = [f"~task.then.{name}" for name in ("report_card", "encode", "report")]
-    assert door(*TINY_XRAY, phantoms, *others, "train.max_epochs=1", "run_dir=it") == 0
+    assert cli(*TINY_XRAY, phantoms, *others, "train.max_epochs=1", "run_dir=it") == 0
     at_the_end = (tmp_path / "it" / "metrics.json").read_text()
-    assert door("task=evaluate", "run_dir=it") == 0
+    assert cli("task=evaluate", "run_dir=it") == 0
     assert (tmp_path / "it" / "metrics.json").read_text() == at_the_end
 
 

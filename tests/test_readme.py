@@ -14,7 +14,7 @@ from PIL import Image
 from vaelab.cli.config_files import CONF
 from vaelab.cli.reference import read_reference, with_tables
 
-from .conftest import TINY_MRI, TINY_XRAY, Door
+from .conftest import CLI, TINY_MRI, TINY_XRAY
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -93,7 +93,7 @@ def sized(command: str) -> list[str]:
 
 @pytest.mark.readme
 @pytest.mark.parametrize("command", RUN)
-def test_a_command_of_the_readme_runs(command: str, door: Door, fill: dict[str, str]) -> None:
+def test_a_command_of_the_readme_runs(command: str, cli: CLI, fill: dict[str, str]) -> None:
     filled = command
     for name, path in {**fill, **SMALLER}.items():
         filled = filled.replace(name, path)
@@ -101,18 +101,18 @@ def test_a_command_of_the_readme_runs(command: str, door: Door, fill: dict[str, 
     given = {argument.partition("=")[0] for argument in arguments}
     small = [a for a in sized(command) if a.partition("=")[0] not in given]
     if "task=model_card" in arguments:  # which says what was measured
-        assert door("task=evaluate", arguments[-1], "task.num_resamples=1") == 0
-    assert door(*arguments, *small) == 0
+        assert cli("task=evaluate", arguments[-1], "task.num_resamples=1") == 0
+    assert cli(*arguments, *small) == 0
 
 
 @pytest.mark.readme
 @pytest.mark.parametrize("code", [block for language, block in BLOCKS if language == "python"])
 def test_a_snippet_of_the_readme_runs(
-    code: str, door: Door, fill: dict[str, str], phantoms: str, tmp_path: Path
+    code: str, cli: CLI, fill: dict[str, str], phantoms: str, tmp_path: Path
 ) -> None:
     if "LatentDataset" in code:  # of patients who were seen twice
         visits = ("dataset.phantoms.num_followups=4", "task.then.encode.umap=false")
-        assert door(*TINY_MRI, phantoms, *visits, f"run_dir={tmp_path / 'visits'}") == 0
+        assert cli(*TINY_MRI, phantoms, *visits, f"run_dir={tmp_path / 'visits'}") == 0
         fill["outputs/<run>"] = str(tmp_path / "visits")
     for name, path in fill.items():
         code = code.replace(name, path)

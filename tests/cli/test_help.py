@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from vaelab.cli.help import help_text
 from vaelab.run import CONF
 
-from ..conftest import Door
+from ..conftest import CLI
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:
@@ -31,9 +31,9 @@ def test_every_group_and_option_is_listed():
 
 @pytest.mark.parametrize("chosen", [[], ["dataset=chest_xray", "model=conv2d_vae"]])
 def test_every_key_of_a_run_is_listed_with_its_value(
-    chosen: list[str], door: Door, capfd: pytest.CaptureFixture[str]
+    chosen: list[str], cli: CLI, capfd: pytest.CaptureFixture[str]
 ):
-    assert door("--cfg", "job", *chosen) == 0
+    assert cli("--cfg", "job", *chosen) == 0
     composed = OmegaConf.to_container(OmegaConf.create(capfd.readouterr().out), resolve=False)
     shown = help_text([CONF], chosen)
     listed = OmegaConf.to_container(OmegaConf.create(shown[shown.index("\n  name:") :]))

@@ -6,7 +6,7 @@ import pytest
 
 from vaelab.cli.messages import nearest
 
-from ..conftest import TINY_MRI, Door
+from ..conftest import CLI, TINY_MRI
 
 
 @pytest.mark.parametrize(
@@ -26,19 +26,19 @@ from ..conftest import TINY_MRI, Door
     ],
 )
 def test_a_typing_mistake_is_answered_with_the_right_name(
-    argument: str, message: str, door: Door, capfd: pytest.CaptureFixture[str]
+    argument: str, message: str, cli: CLI, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert door(*TINY_MRI, argument, "run_dir=run") == 1
+    assert cli(*TINY_MRI, argument, "run_dir=run") == 1
     shown = "".join(capfd.readouterr())
     assert message in shown
     assert "Traceback" not in shown
 
 
 def test_a_nested_logger_is_used(
-    door: Door, phantoms: str, capfd: pytest.CaptureFixture[str]
+    cli: CLI, phantoms: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     once = (*TINY_MRI, phantoms, "train.max_epochs=1", "~task.then", "run_dir=run")
-    assert door(*once, "+logger@logger.more=tensorboard") == 0, "".join(capfd.readouterr())
+    assert cli(*once, "+logger@logger.more=tensorboard") == 0, "".join(capfd.readouterr())
 
 
 def test_the_nearest_name_begins_alike_or_is_spelled_alike() -> None:

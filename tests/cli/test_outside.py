@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from vaelab.runs.status import read_status
 
-from ..conftest import TINY_XRAY, Door
+from ..conftest import CLI, TINY_XRAY
 
 STEP = '''
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ def remembered(run: Path) -> list[str]:
 
 @pytest.mark.parametrize("by", ["--config-dir x", "--config-dir=x", "-cd x", "hydra.searchpath"])
 def test_its_configs_are_found_and_saved_with_the_run(
-    by: str, configs: Path, door: Door, phantoms: str, tmp_path: Path
+    by: str, configs: Path, cli: CLI, phantoms: str, tmp_path: Path
 ) -> None:
     named = {
         "--config-dir x": ["--config-dir", os.path.relpath(configs)],
@@ -78,27 +78,27 @@ def test_its_configs_are_found_and_saved_with_the_run(
         "hydra.searchpath": [f"hydra.searchpath=['file://{configs}']"],
     }[by]
     checked = ("task=check_data", "annealing=step", *TINY_XRAY[1:6], "run_dir=run")
-    assert door(*named, "model=conv2d_vae", *checked, phantoms) == 0
+    assert cli(*named, "model=conv2d_vae", *checked, phantoms) == 0
     assert remembered(tmp_path / "run") == [str(configs)]
 
 
 def test_a_package_is_a_place_of_configs_too(
-    configs: Path, door: Door, phantoms: str, tmp_path: Path
+    configs: Path, cli: CLI, phantoms: str, tmp_path: Path
 ) -> None:
-    assert door("hydra.searchpath=[pkg://outsiders.conf]", *ONCE, "annealing=step", phantoms,
+    assert cli("hydra.searchpath=[pkg://outsiders.conf]", *ONCE, "annealing=step", phantoms,
                 "run_dir=run") == 0  # fmt: skip
     assert remembered(tmp_path / "run") == ["pkg://outsiders.conf"]
-    assert door("resume=run", "train.max_epochs=2") == 0
+    assert cli("resume=run", "train.max_epochs=2") == 0
 
 
 def test_a_run_is_resumed_and_evaluated_without_naming_the_package_again(
-    configs: Path, door: Door, phantoms: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    configs: Path, cli: CLI, phantoms: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     workers = ("dataset.num_workers=1",)
     start = ("--config-dir", str(configs), *ONCE, *workers, "annealing=step", phantoms)
-    assert door(*start, "run_dir=run") == 0
-    assert door("resume=run", "train.max_epochs=2") == 0
-    assert door("task=evaluate", "run_dir=run") == 0
+    assert cli(*start, "run_dir=run") == 0
+    assert cli("resume=run", "train.max_epochs=2") == 0
+    assert cli("task=evaluate", "run_dir=run") == 0
     assert remembered(tmp_path / "run") == [str(configs)]
     assert (tmp_path / "run" / "metrics.json").is_file()
 
@@ -107,28 +107,28 @@ def test_a_run_is_resumed_and_evaluated_without_naming_the_package_again(
     shutil.move(configs, moved)
     for arguments in (["resume=run"], ["task=evaluate", "run_dir=run"]):
         capfd.readouterr()
-        assert door(*arguments) == 1
+        assert cli(*arguments) == 1
         shown = capfd.readouterr().err
         assert re.search(rf"run: its options came from {re.escape(str(configs))}, which", shown)
         assert "--config-dir" in shown
         assert "Traceback" not in shown
-    assert door("resume=run", "train.max_epochs=3", "--config-dir", str(moved)) == 0
+    assert cli("resume=run", "train.max_epochs=3", "--config-dir", str(moved)) == 0
     assert remembered(tmp_path / "run") == [str(moved)]
 
 
 def test_a_missing_folder_is_an_error_of_one_sentence(
-    door: Door, capfd: pytest.CaptureFixture[str]
+    cli: CLI, capfd: pytest.CaptureFixture[str]
 ) -> None:
     for more in ([], ["--help"]):
-        assert door("--config-dir", "nowhere", "annealing=step", *more) == 1
+        assert cli("--config-dir", "nowhere", "annealing=step", *more) == 1
         shown = capfd.readouterr().err
         assert shown == "vaelab: --config-dir nowhere: there is no such folder of config files"
 
 
 def test_help_lists_its_options_and_their_keys(
-    configs: Path, door: Door, capfd: pytest.CaptureFixture[str]
+    configs: Path, cli: CLI, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert door("--help", "--config-dir", str(configs), "annealing=step") == 0
+    assert cli("--help", "--config-dir", str(configs), "annealing=step") == 0
     shown = capfd.readouterr().out
     assert "  annealing: constant, cyclical, linear, step\n" in shown
     assert "  annealing:  # annealing=step\n    kl_beta: ${train.kl_beta}\n" in shown
@@ -137,21 +137,21 @@ def test_help_lists_its_options_and_their_keys(
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [[], ["hydra/launcher=joblib"]])
 def test_it_is_swept(
-    launcher: list[str], configs: Path, door: Door, phantoms: str, tmp_path: Path
+    launcher: list[str], configs: Path, cli: CLI, phantoms: str, tmp_path: Path
 ) -> None:
     sweep = ("-m", *launcher, "--config-dir", str(configs), "annealing=linear,step")
-    assert door(*sweep, *ONCE, phantoms, "hydra.sweep.dir=sweep") == 0
+    assert cli(*sweep, *ONCE, phantoms, "hydra.sweep.dir=sweep") == 0
     assert remembered(tmp_path / "sweep" / "annealing=step") == [str(configs)]
     # A job is resumed like any other run.
-    assert door("resume=sweep/annealing=step", "train.max_epochs=2") == 0
+    assert cli("resume=sweep/annealing=step", "train.max_epochs=2") == 0
 
 
 @pytest.mark.slow
 def test_other_seeds_are_trained_with_it(
-    configs: Path, door: Door, phantoms: str, tmp_path: Path
+    configs: Path, cli: CLI, phantoms: str, tmp_path: Path
 ) -> None:
-    assert door("--config-dir", str(configs), *ONCE, "annealing=step", phantoms, "run_dir=run") == 0
-    door("task=stability", "run_dir=run", "task.seeds=[1]")  # too few patients for its verdict
+    assert cli("--config-dir", str(configs), *ONCE, "annealing=step", phantoms, "run_dir=run") == 0
+    cli("task=stability", "run_dir=run", "task.seeds=[1]")  # too few patients for its verdict
     assert remembered(tmp_path / "run" / "seeds" / "seed_1") == [str(configs)]
     status = read_status(tmp_path / "run" / "seeds" / "seed_1")
     assert status is not None
@@ -160,7 +160,7 @@ def test_other_seeds_are_trained_with_it(
 
 @pytest.mark.slow
 def test_trials_of_a_search_are_trained_with_it(
-    configs: Path, door: Door, phantoms: str, tmp_path: Path
+    configs: Path, cli: CLI, phantoms: str, tmp_path: Path
 ) -> None:
     fixed = dict(item.split("=", 1) for item in (*ONCE, phantoms) if not item.startswith("~"))
     written = ",".join(f"{key}: {value}" for key, value in {**fixed, "annealing": "step"}.items())
@@ -168,5 +168,5 @@ def test_trials_of_a_search_are_trained_with_it(
         "--config-dir", str(configs), "task=search", "task.trials=1", "run_dir=search",
         "task.space={train.lr: [1e-3]}", f"task.overrides={{{written}}}",
     ]  # fmt: skip
-    assert door(*search) == 0, (tmp_path / "search" / "trial_0" / "console.log").read_text()
+    assert cli(*search) == 0, (tmp_path / "search" / "trial_0" / "console.log").read_text()
     assert remembered(tmp_path / "search" / "trial_0") == [str(configs)]

@@ -14,7 +14,7 @@ from vaelab.cli.run_folder import new_folder
 from vaelab.errors import EXIT_INTERRUPTED
 from vaelab.runs.status import read_status
 
-from ..conftest import Door
+from ..conftest import CLI
 
 CHECK = (
     "task=check_data", "dataset=phantom_xray", "model=conv2d_vae",
@@ -101,9 +101,9 @@ def test_runs_that_begin_at_the_same_time_have_different_folders(tmp_path: Path)
     assert all(path.is_dir() for path in folders)
 
 
-def test_a_second_run_in_the_same_second_takes_the_next_name(door: Door, tmp_path: Path):
+def test_a_second_run_in_the_same_second_takes_the_next_name(cli: CLI, tmp_path: Path):
     arguments = (*CHECK, "run_dir=outputs/${now:always}_${name}", f"dataset.root_dir={tmp_path}/x")
     for name in ("always_phantom_xray", "always_phantom_xray_2"):
-        assert door(*arguments) == 0
+        assert cli(*arguments) == 0
         assert (tmp_path / "outputs" / name / "config_resolved.yaml").is_file()
     assert len(list((tmp_path / "outputs").iterdir())) == 2

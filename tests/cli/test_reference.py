@@ -12,7 +12,7 @@ from vaelab.cli.reference import read_reference, with_tables
 from vaelab.errors import UserError
 from vaelab.run import CONF
 
-from ..conftest import Door
+from ..conftest import CLI
 
 
 def flat(node: Any, prefix: str = "") -> dict[str, Any]:
@@ -22,9 +22,9 @@ def flat(node: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def test_every_group_option_and_key_is_there_as_json(
-    door: Door, capsys: pytest.CaptureFixture[str]
+    cli: CLI, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert door("--help", "--json") == 0
+    assert cli("--help", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     for path in CONF.glob("*/*.yaml"):
         group = told["groups"][path.parent.name]

@@ -26,7 +26,7 @@ from vaelab.errors import EXIT_INTERRUPTED, Interrupted, UserError
 from vaelab.runs.history import read_history
 from vaelab.runs.status import end, read_status
 
-from ..conftest import TINY_MRI, Door
+from ..conftest import CLI, TINY_MRI
 
 ROOT = Path(run_module.__file__).parents[1]
 TRAIN_ONLY = (*TINY_MRI, "~task.then")
@@ -97,9 +97,9 @@ def test_a_sweep_over_nothing_has_one_job():
 
 
 def test_the_same_command_skips_what_is_done_and_adds_what_is_new(
-    door: Door, work: list[Any], capfd: pytest.CaptureFixture[str]
+    cli: CLI, work: list[Any], capfd: pytest.CaptureFixture[str]
 ):
-    assert door("-m", "train.kl_beta=0.5,4", "annealing=linear,constant") == 0
+    assert cli("-m", "train.kl_beta=0.5,4", "annealing=linear,constant") == 0
     (sweep,) = sweeps()
     assert sweep.name.startswith("phantom_mri_")
     assert jobs(sweep) == [
@@ -111,7 +111,7 @@ def test_the_same_command_skips_what_is_done_and_adds_what_is_new(
     assert len(work) == 4
     # Another order, one value more, and keys that do not change results.
     again = ("annealing=constant,linear,cyclical", "train.kl_beta=0.5,4.0", "debug=true")
-    assert door("-m", *again, "dataset.num_workers=2", "sweep.on_error=stop") == 0
+    assert cli("-m", *again, "dataset.num_workers=2", "sweep.on_error=stop") == 0
     assert sweeps() == [sweep]
     assert len(work) == 6
     assert sorted(states(sweep)) == ["done"] * 2 + ["skipped"] * 4
@@ -119,34 +119,34 @@ def test_the_same_command_skips_what_is_done_and_adds_what_is_new(
     assert "going on with the sweep in" in capfd.readouterr().out
 
 
-def test_choice_and_range_and_recipes_sweep_alike(door: Door, work: list[Any]):
-    assert door("-m", "train.kl_beta=choice(1,2)") == 0
-    assert door("-m", "train.kl_beta=range(1,4)") == 0
+def test_choice_and_range_and_recipes_sweep_alike(cli: CLI, work: list[Any]):
+    assert cli("-m", "train.kl_beta=choice(1,2)") == 0
+    assert cli("-m", "train.kl_beta=range(1,4)") == 0
     (sweep,) = sweeps()
     assert jobs(sweep) == ["train.kl_beta=1", "train.kl_beta=2", "train.kl_beta=3"]
     assert len(work) == 3
 
 
 def test_the_recipe_sweeps_beta_and_annealing_and_leaves_the_rest_to_the_user(
-    door: Door, work: list[Any], capfd: pytest.CaptureFixture[str]
+    cli: CLI, work: list[Any], capfd: pytest.CaptureFixture[str]
 ):
     recipe = ("-m", "experiment=sweep_beta_annealing")
-    assert door(*recipe) == 0
+    assert cli(*recipe) == 0
     (sweep,) = sweeps()
     assert sweep.name.startswith("sweep_beta_annealing_")
     assert len(jobs(sweep)) == len(work) == 9
     # A value that the user fixes is swept no more: another base, so another sweep.
-    assert door(*recipe, "annealing=constant", "dataset=phantom_xray", "model=conv2d_vae") == 0
+    assert cli(*recipe, "annealing=constant", "dataset=phantom_xray", "model=conv2d_vae") == 0
     assert len(sweeps()) == 2
     assert len(work) == 12
 
 
 def test_another_fixed_value_is_another_sweep_and_the_log_names_it(
-    door: Door, work: list[Any], capfd: pytest.CaptureFixture[str]
+    cli: CLI, work: list[Any], capfd: pytest.CaptureFixture[str]
 ):
-    assert door("-m", "train.kl_beta=1,2") == 0
+    assert cli("-m", "train.kl_beta=1,2") == 0
     (first,) = sweeps()
-    assert door("-m", "train.kl_beta=1,2", "train.lr=0.5") == 0
+    assert cli("-m", "train.kl_beta=1,2", "train.lr=0.5") == 0
     assert len(sweeps()) == 2
     shown = capfd.readouterr().out
     assert str(first) in shown.split("a new sweep")[2]
@@ -154,11 +154,11 @@ def test_another_fixed_value_is_another_sweep_and_the_log_names_it(
 
 
 def test_a_folder_of_another_sweep_is_refused(
-    door: Door, work: list[Any], capfd: pytest.CaptureFixture[str]
+    cli: CLI, work: list[Any], capfd: pytest.CaptureFixture[str]
 ):
     mine = ("-m", "hydra.sweep.dir=mine", "train.kl_beta=1,2")
-    assert door(*mine) == 0
-    assert door(*mine, "train.lr=0.5") == 1
+    assert cli(*mine) == 0
+    assert cli(*mine, "train.lr=0.5") == 1
     assert (
         "hydra.sweep.dir=mine: holds a sweep of another config: train.lr (was 0.0001, is 0.5)"
         in (capfd.readouterr().err)
@@ -166,20 +166,20 @@ def test_a_folder_of_another_sweep_is_refused(
     assert len(work) == 2
     Path("full").mkdir()
     Path("full/thesis.tex").touch()
-    assert door("-m", "hydra.sweep.dir=full", "train.kl_beta=1,2") == 1
+    assert cli("-m", "hydra.sweep.dir=full", "train.kl_beta=1,2") == 1
     assert "is not empty and holds no sweep" in capfd.readouterr().err
 
 
 def test_a_job_whose_option_file_has_changed_is_refused_and_kept(
-    door: Door, work: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: CLI, work: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     conf = Path(shutil.copytree(run_module.CONF, tmp_path / "conf"))
     monkeypatch.setattr(run_module, "CONF", conf)
     sweep = ("-m", "annealing=constant,linear")
-    assert door(*sweep) == 0
+    assert cli(*sweep) == 0
     option = conf / "annealing" / "constant.yaml"
     option.write_text(option.read_text().replace("${train.kl_beta}", "7.0"))
-    assert door(*sweep) == 1
+    assert cli(*sweep) == 1
     (folder,) = sweeps()
     refused, skipped = table(folder)
     assert refused["state"] == "refused"
@@ -191,31 +191,31 @@ def test_a_job_whose_option_file_has_changed_is_refused_and_kept(
 
 
 def test_jobs_share_one_cache_unless_the_user_has_chosen_one(
-    door: Door, monkeypatch: pytest.MonkeyPatch
+    cli: CLI, monkeypatch: pytest.MonkeyPatch
 ):
     folders: list[str] = []
     note = lambda config: folders.append(config.values.dataset.cache_dir)  # noqa: E731
     monkeypatch.setattr(job_module, "carry_out", note)
-    assert door("-m", "train.kl_beta=1,2") == 0
+    assert cli("-m", "train.kl_beta=1,2") == 0
     assert set(folders) == {str(sweeps()[0].absolute() / "cache")}
     folders.clear()
-    assert door("-m", "train.kl_beta=1,2", "train.seed=5", "dataset.cache_dir=elsewhere") == 0
+    assert cli("-m", "train.kl_beta=1,2", "train.seed=5", "dataset.cache_dir=elsewhere") == 0
     assert set(folders) == {str(Path("elsewhere").absolute())}
 
 
 @pytest.mark.parametrize("key", ["run_dir", "resume"])
 def test_a_sweep_into_one_run_folder_is_refused(
-    door: Door, capfd: pytest.CaptureFixture[str], key: str
+    cli: CLI, capfd: pytest.CaptureFixture[str], key: str
 ):
-    assert door("-m", f"{key}=here", "train.kl_beta=1,2") == 1
+    assert cli("-m", f"{key}=here", "train.kl_beta=1,2") == 1
     assert f"{key}=here: not with -m" in capfd.readouterr().err
 
 
 def test_a_sweep_is_not_resumed_as_a_run(
-    door: Door, work: list[Any], capfd: pytest.CaptureFixture[str]
+    cli: CLI, work: list[Any], capfd: pytest.CaptureFixture[str]
 ):
-    assert door("-m", "train.kl_beta=1,2") == 0
-    assert door(f"resume={sweeps()[0]}") == 1
+    assert cli("-m", "train.kl_beta=1,2") == 0
+    assert cli(f"resume={sweeps()[0]}") == 1
     assert "a sweep, not a run" in capfd.readouterr().err
 
 
@@ -223,26 +223,26 @@ def test_a_sweep_is_not_resumed_as_a_run(
 
 
 def test_one_failing_job_does_not_end_a_sweep_and_is_tried_again(
-    door: Door, work: list[Any], capfd: pytest.CaptureFixture[str]
+    cli: CLI, work: list[Any], capfd: pytest.CaptureFixture[str]
 ):
     sweep = ("-m", "train.kl_beta=1,-1,2")
-    assert door(*sweep) == 1
+    assert cli(*sweep) == 1
     (folder,) = sweeps()
     assert states(folder) == ["done", "failed", "done"]
     shown = capfd.readouterr().out
     assert "job 1 (train.kl_beta=-1) failed: train.kl_beta=-1: too small" in shown
     assert "Traceback" not in shown
-    assert door(*sweep) == 1
+    assert cli(*sweep) == 1
     assert states(folder) == ["skipped", "failed", "skipped"]
     assert len(work) == 2
 
 
-def test_on_error_stop_begins_no_further_job(door: Door, work: list[Any]):
-    assert door("-m", "train.kl_beta=1,-1,2,3", "sweep.on_error=stop") == 1
+def test_on_error_stop_begins_no_further_job(cli: CLI, work: list[Any]):
+    assert cli("-m", "train.kl_beta=1,-1,2,3", "sweep.on_error=stop") == 1
     (folder,) = sweeps()
     assert states(folder) == ["done", "failed", "not run", "not run"]
     assert [entry["beta"] for entry in work] == [1]
-    assert door("-m", "train.kl_beta=1,2,3", "sweep.on_error=stop") == 0
+    assert cli("-m", "train.kl_beta=1,2,3", "sweep.on_error=stop") == 0
     assert states(folder) == ["skipped", "done", "done"]
 
 
@@ -272,10 +272,10 @@ def test_on_error_stop_begins_no_further_job(door: Door, work: list[Any]):
     ids=["on_error", "what a recipe varies", "model and data", "what Hydra itself refuses"],
 )
 def test_an_impossible_sweep_is_refused_before_any_job(
-    door: Door, work: list[Any], capfd: pytest.CaptureFixture[str],
+    cli: CLI, work: list[Any], capfd: pytest.CaptureFixture[str],
     arguments: tuple[str, ...], words: list[str],
 ):  # fmt: skip
-    assert door("-m", *arguments) == 1
+    assert cli("-m", *arguments) == 1
     message = capfd.readouterr().err
     for word in words:
         assert word in message
@@ -284,10 +284,10 @@ def test_an_impossible_sweep_is_refused_before_any_job(
 
 
 def test_jobs_that_cannot_be_run_are_listed_before_the_first_begins(
-    door: Door, work: list[Any], capfd: pytest.CaptureFixture[str]
+    cli: CLI, work: list[Any], capfd: pytest.CaptureFixture[str]
 ):
     sweep = ("-m", "model=resnet3d_vae,monai_vae", "train.max_epochs=2,many", "++model.depth=3")
-    assert door(*sweep) == 1
+    assert cli(*sweep) == 1
     message = capfd.readouterr().err
     assert "3 of 4 jobs cannot be run, and none has begun" in message
     assert "\n  - model=resnet3d_vae train.max_epochs=many: train.max_epochs=many: " in message
@@ -299,13 +299,13 @@ def test_jobs_that_cannot_be_run_are_listed_before_the_first_begins(
     assert not Path("multirun_sweeps").exists()
 
 
-def test_a_job_that_was_cut_off_is_resumed(door: Door, work: list[dict[str, Any]]):
+def test_a_job_that_was_cut_off_is_resumed(cli: CLI, work: list[dict[str, Any]]):
     sweep = ("-m", "train.kl_beta=1,2")
-    assert door(*sweep) == 0
+    assert cli(*sweep) == 0
     folder = sweeps()[0] / "train.kl_beta=2"
     status = json.loads((folder / "status.json").read_text())
     (folder / "status.json").write_text(json.dumps(status | {"state": "running", "value": None}))
-    assert door(*sweep) == 0
+    assert cli(*sweep) == 0
     assert [entry["resume"] for entry in work] == [None, None, str(folder.absolute())]
 
 
@@ -313,7 +313,7 @@ def test_a_job_that_was_cut_off_is_resumed(door: Door, work: list[dict[str, Any]
     ("error", "code"), [(Interrupted("SIGTERM"), EXIT_INTERRUPTED), (KeyboardInterrupt(), 130)]
 )
 def test_an_interruption_ends_the_sweep_and_names_the_command_that_resumes(
-    door: Door,
+    cli: CLI,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     error: BaseException,
@@ -325,7 +325,7 @@ def test_an_interruption_ends_the_sweep_and_names_the_command_that_resumes(
         return 0.0
 
     monkeypatch.setattr(job_module, "carry_out", interrupted)
-    assert door("-m", "train.kl_beta=1,2,3") == code
+    assert cli("-m", "train.kl_beta=1,2,3") == code
     (folder,) = sweeps()
     assert states(folder) == ["done", "interrupted"]
     assert not (folder / "train.kl_beta=3").exists()
@@ -339,13 +339,13 @@ def test_an_interruption_ends_the_sweep_and_names_the_command_that_resumes(
     ("error", "code"), [(Interrupted("SIGTERM"), EXIT_INTERRUPTED), (KeyboardInterrupt(), 130)]
 )
 def test_an_interrupted_run_has_a_status_of_its_own(
-    door: Door, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
+    cli: CLI, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
 ):
     def interrupted(config: RunConfig) -> float:
         raise error
 
     monkeypatch.setattr(job_module, "carry_out", interrupted)
-    assert door("run_dir=a,strange name") == code
+    assert cli("run_dir=a,strange name") == code
     status = read_status(Path("a,strange name"))
     assert status is not None
     assert status.state == "interrupted"
@@ -353,13 +353,13 @@ def test_an_interrupted_run_has_a_status_of_its_own(
 
 
 def test_an_interrupted_task_that_does_not_train_is_not_resumed_but_run_again(
-    door: Door, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    cli: CLI, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ):
     def interrupted(config: RunConfig) -> float:
         raise Interrupted("stopped by SIGTERM")
 
     monkeypatch.setattr(job_module, "carry_out", interrupted)
-    assert door("task=growth", "run_dir=here") == EXIT_INTERRUPTED
+    assert cli("task=growth", "run_dir=here") == EXIT_INTERRUPTED
     how = "the same command goes on with run_dir=here"
     assert f"stopped by SIGTERM; {how}" in capfd.readouterr().out
     status = read_status(Path("here"))
@@ -368,11 +368,11 @@ def test_an_interrupted_task_that_does_not_train_is_not_resumed_but_run_again(
 
 
 def test_a_run_that_is_refused_leaves_the_status_of_the_one_that_is_there(
-    door: Door, work: list[Any]
+    cli: CLI, work: list[Any]
 ):
-    assert door("run_dir=here") == 0
+    assert cli("run_dir=here") == 0
     before = Path("here/status.json").read_bytes()
-    assert door("run_dir=here") == 1
+    assert cli("run_dir=here") == 1
     assert Path("here/status.json").read_bytes() == before
 
 
@@ -404,16 +404,16 @@ def occupied() -> Iterator[Callable[[Path], None]]:
 
 
 def test_two_processes_do_not_use_one_folder(
-    door: Door,
+    cli: CLI,
     work: list[Any],
     occupied: Callable[[Path], None],
     capfd: pytest.CaptureFixture[str],
 ):
     sweep = ("-m", "train.kl_beta=1,-1")
-    assert door(*sweep) == 1
+    assert cli(*sweep) == 1
     folder = sweeps()[0] / "train.kl_beta=-1"
     occupied(folder)
-    assert door(*sweep) == 1
+    assert cli(*sweep) == 1
     assert states(folder.parent) == ["skipped", "refused"]
     assert "another process works in this folder" in capfd.readouterr().out
 
@@ -422,7 +422,7 @@ def test_two_processes_do_not_use_one_folder(
 
 
 def test_every_job_returns_a_number_to_hydra(
-    door: Door, work: list[Any], monkeypatch: pytest.MonkeyPatch
+    cli: CLI, work: list[Any], monkeypatch: pytest.MonkeyPatch
 ):
     returned: list[JobReturn] = []
 
@@ -431,7 +431,7 @@ def test_every_job_returns_a_number_to_hydra(
 
     monkeypatch.setattr(SweepRecord, "on_job_end", note)
     for _ in range(2):
-        door("-m", "train.kl_beta=3,-1")
+        cli("-m", "train.kl_beta=3,-1")
     values = [job.return_value for job in returned]
     assert all(type(value) is float for value in values)
     assert values[0] == values[2] == 3.0
@@ -458,16 +458,16 @@ def assert_same_run(run_dir: Path, other: Path) -> None:
 
 
 def test_a_job_of_a_sweep_equals_the_same_run_alone(
-    door: Door, phantoms: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, phantoms: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     sweep = ("-m", "train.deterministic=true,false", "annealing=constant")
-    assert door(*sweep, *TRAIN_ONLY, phantoms) == 0
+    assert cli(*sweep, *TRAIN_ONLY, phantoms) == 0
     table_shown = capfd.readouterr().out
     assert table_shown.count("  done  ") == 2
     (folder,) = sweeps()
     last = folder / "train.deterministic=False"
     alone = ("annealing=constant", "train.deterministic=false", "run_dir=alone")
-    assert door(*TRAIN_ONLY, phantoms, *alone) == 0
+    assert cli(*TRAIN_ONLY, phantoms, *alone) == 0
     assert_same_run(last, Path("alone"))
     # Sums and weights do not depend on the folder, and the logs of the two runs are separate.
     assert "alone" not in (last / "train.log").read_text()
@@ -482,7 +482,7 @@ def test_a_job_of_a_sweep_equals_the_same_run_alone(
     ],
 )
 def test_jobs_in_processes_of_their_own_end_in_the_same_table(
-    door: Door, phantoms: str, tmp_path: Path, launcher: tuple[str, ...]
+    cli: CLI, phantoms: str, tmp_path: Path, launcher: tuple[str, ...]
 ):
     # A network that cannot be built for these volumes, and one that can.
     command = ("-m", *launcher, *TRAIN_ONLY, phantoms, "model.depth=9,2")
@@ -497,22 +497,22 @@ def test_jobs_in_processes_of_their_own_end_in_the_same_table(
     assert "job 0 (model.depth=9) failed: " in ended.stdout
     assert "each side must be divisible by 512" in ended.stdout
     # The launcher is not part of what is computed: another one finds the same job.
-    assert door("-m", *TRAIN_ONLY, phantoms, "model.depth=2,9") == 1
+    assert cli("-m", *TRAIN_ONLY, phantoms, "model.depth=2,9") == 1
     assert states(folder) == ["skipped", "failed"]
 
 
 def test_the_table_is_made_anew_from_the_folders_and_no_job_begins(
-    door: Door, work: list[dict[str, Any]], phantoms: str, capsys: pytest.CaptureFixture[str]
+    cli: CLI, work: list[dict[str, Any]], phantoms: str, capsys: pytest.CaptureFixture[str]
 ):
     command = ("-m", *TRAIN_ONLY, phantoms)
-    assert door(*command, "train.kl_beta=1,2") == 0
+    assert cli(*command, "train.kl_beta=1,2") == 0
     (folder,) = sweeps()
     (folder / "sweep.csv").unlink()
-    assert door(*command, "train.kl_beta=1,2", "sweep.mode=show") == 0
+    assert cli(*command, "train.kl_beta=1,2", "sweep.mode=show") == 0
     rows = [(row["train.kl_beta"], row["state"], row["value"]) for row in table(folder)]
     assert rows == [("1", "done", "1.0"), ("2", "done", "2.0")]
     end(folder / "train.kl_beta=2", "interrupted", error="go on")
-    assert door(*command, "train.kl_beta=1,2,3", "sweep.mode=show") == EXIT_INTERRUPTED
+    assert cli(*command, "train.kl_beta=1,2,3", "sweep.mode=show") == EXIT_INTERRUPTED
     assert states(folder) == ["done", "interrupted", "not run"]
     assert len(work) == 2
 
@@ -522,9 +522,9 @@ def test_the_table_is_made_anew_from_the_folders_and_no_job_begins(
     [("shows", "one of run, submit, show"), ("submit", "needs hydra/launcher=submitit_slurm")],
 )
 def test_a_mode_without_effect_is_refused(
-    door: Door, phantoms: str, mode: str, complaint: str, capsys: pytest.CaptureFixture[str]
+    cli: CLI, phantoms: str, mode: str, complaint: str, capsys: pytest.CaptureFixture[str]
 ):
-    assert door("-m", *TRAIN_ONLY, phantoms, "train.kl_beta=1,2", f"sweep.mode={mode}") == 1
+    assert cli("-m", *TRAIN_ONLY, phantoms, "train.kl_beta=1,2", f"sweep.mode={mode}") == 1
     assert f"sweep.mode={mode}: {complaint}" in capsys.readouterr().err
 
 
@@ -541,13 +541,13 @@ def test_an_interrupted_job_does_not_stop_the_sweep_unless_the_user_did(
 
 
 def test_a_job_that_was_done_keeps_its_value_when_the_sweep_is_stopped(
-    door: Door, phantoms: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: CLI, phantoms: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sweep = ("-m", *TINY_MRI, phantoms, "~task.then", "train.max_epochs=1", "train.seed=1,2")
     monkeypatch.setattr(job_module, "carry_out", lambda config: float(config.values.train.seed))
-    assert door(*sweep, "hydra.sweep.dir=sweep") == 0
+    assert cli(*sweep, "hydra.sweep.dir=sweep") == 0
     monkeypatch.setattr(Attempt, "stopped", lambda self: True)
-    assert door(*sweep, "hydra.sweep.dir=sweep") == 0
+    assert cli(*sweep, "hydra.sweep.dir=sweep") == 0
     with (tmp_path / "sweep" / "sweep.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [(row["state"], row["value"]) for row in rows] == [

@@ -14,7 +14,7 @@ from vaelab.cli import job as job_module
 from vaelab.cli.targets import check_targets, parameters, type_hints
 from vaelab.errors import UserError
 
-from ..conftest import TINY_MRI, Door
+from ..conftest import CLI, TINY_MRI
 
 
 @pytest.mark.parametrize(
@@ -91,21 +91,21 @@ class Half:
 
 
 def test_a_manipulated_saved_config_runs_no_program(
-    door: Door,
+    cli: CLI,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ):
     with monkeypatch.context() as without_training:
         without_training.setattr(job_module, "carry_out", lambda config: 0.0)
-        assert door(*TINY_MRI, "run_dir=theirs") == 0
+        assert cli(*TINY_MRI, "run_dir=theirs") == 0
     saved = tmp_path / "theirs" / "config_resolved.yaml"
     config = OmegaConf.load(saved)
     config.score = {"_target_": "os.system", "command": "touch hacked"}
     OmegaConf.save(config, saved)
     for task in ("task=evaluate", "task=report_card"):
-        assert door(task, "run_dir=theirs") == 1
-    assert door("resume=theirs") == 1
+        assert cli(task, "run_dir=theirs") == 1
+    assert cli("resume=theirs") == 1
     shown = capfd.readouterr().out
     assert shown.count("score._target_=os.system") == 3
     assert "Traceback" not in shown

@@ -17,7 +17,7 @@ from vaelab.cli.typed_paths import as_typed, typed_path
 from vaelab.errors import UserError
 from vaelab.runs.overrides import unquoted
 
-from ..conftest import Door
+from ..conftest import CLI
 
 ODD = "( ) , = ~ # & ' [ ] { }"
 PARTS = st.text(
@@ -141,24 +141,24 @@ def test_a_run_is_found_again_and_its_arguments_can_be_read_twice(path: str):
 
 
 def test_a_run_works_in_folders_with_odd_names(
-    door: Door, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     odd = f"{ODD} äö 中文"
     checked = ("task=check_data", "dataset=phantom_xray", "model=conv2d_vae")
     small = [f"dataset.phantoms.{key}=4" for key in ("num_train", "num_test")]
     arguments = [f"{key}={odd}/{key}" for key in ("dataset.root_dir", "dataset.cache_dir")]
-    assert door(*checked, *small, *arguments, f"run_dir={odd}/run") == 0, capfd.readouterr().out
+    assert cli(*checked, *small, *arguments, f"run_dir={odd}/run") == 0, capfd.readouterr().out
     assert (tmp_path / odd / "run" / "config_resolved.yaml").is_file()
     assert (tmp_path / odd / "dataset.root_dir").is_dir()
 
 
 def test_a_folder_that_is_named_by_a_number(
-    door: Door, run_2d: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, run_2d: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     (tmp_path / "2024").mkdir()
-    assert door("task=predict", f"run_dir={run_2d}", "task.inputs=2024") == 1
+    assert cli("task=predict", f"run_dir={run_2d}", "task.inputs=2024") == 1
     assert "task.inputs=2024: is read as a number" in capfd.readouterr().out
-    assert door("task=predict", f"run_dir={run_2d}", "task.inputs=./2024") == 1
+    assert cli("task=predict", f"run_dir={run_2d}", "task.inputs=./2024") == 1
     shown = capfd.readouterr().out
     assert "2024" in shown  # there is nothing in it
     assert "is read as a number" not in shown
@@ -166,10 +166,10 @@ def test_a_folder_that_is_named_by_a_number(
 
 @pytest.mark.parametrize("quoting", ["double", "none"])
 def test_a_variable_that_the_shell_did_not_replace_is_named(
-    quoting: str, door: Door, capfd: pytest.CaptureFixture[str]
+    quoting: str, cli: CLI, capfd: pytest.CaptureFixture[str]
 ):
     value = "${HOME}/data" if quoting == "none" else '"${HOME}/data"'
-    assert door("dataset=brats_men", f"dataset.root_dir={value}") == 1
+    assert cli("dataset=brats_men", f"dataset.root_dir={value}") == 1
     shown = capfd.readouterr().out
     assert "dataset.root_dir=${HOME}/data: there is no key HOME" in shown
     for cure in ("~", "double quotes", "${oc.env:HOME}"):

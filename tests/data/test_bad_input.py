@@ -1,4 +1,4 @@
-"""Every bad input gives one clear message through the door, before any training time is spent.
+"""Every bad input gives one clear message by the command line, before any training time is spent.
 
 Training lists all offenders at once, so that one run tells of a whole table of them.
 """
@@ -24,7 +24,7 @@ from PIL import Image
 
 from vaelab import run
 
-from ..conftest import TINY_MRI, TINY_XRAY, Door
+from ..conftest import CLI, TINY_MRI, TINY_XRAY
 
 SHAPE = (16, 16, 16)
 SIZE = 12.0  # mm, so that 16 voxels are a head
@@ -575,13 +575,13 @@ def sound_volumes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("argument", "message"), BAD_VALUES)
 def test_a_bad_value_is_told_with_its_key(
-    door: Door,
+    cli: CLI,
     sound_volumes: Path,
     argument: str,
     message: str,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    assert door(*VOLUMES, f"dataset.root_dir={sound_volumes}", argument) == 1
+    assert cli(*VOLUMES, f"dataset.root_dir={sound_volumes}", argument) == 1
     shown = "".join(capfd.readouterr())
     assert message in shown
     assert "Traceback" not in shown
@@ -599,10 +599,10 @@ def test_a_bad_value_is_told_with_its_key(
     ],
 )
 def test_a_bad_value_for_images_is_told_with_its_key(
-    door: Door, tmp_path: Path, argument: str, message: str, capfd: pytest.CaptureFixture[str]
+    cli: CLI, tmp_path: Path, argument: str, message: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     root = chest_tree(tmp_path / "data", {}, also_test=False)
-    assert door(*XRAYS, f"dataset.root_dir={root}", argument, "~task.then") == 1
+    assert cli(*XRAYS, f"dataset.root_dir={root}", argument, "~task.then") == 1
     shown = "".join(capfd.readouterr())
     assert message in shown
     assert "Traceback" not in shown

@@ -14,7 +14,7 @@ from vaelab.data.cache import cached_dataset, memory_of_sample
 from vaelab.data.workers import check_shared_memory, check_workers
 from vaelab.errors import UserError
 
-from ..conftest import TINY_MRI, Door
+from ..conftest import CLI, TINY_MRI
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -34,13 +34,13 @@ def test_a_long_folder_of_temporary_files_is_named(
 
 
 def test_it_is_said_before_training(
-    door: Door, phantoms: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    cli: CLI, phantoms: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     long = tmp_path / ("t" * 90)
     long.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(long))
-    assert door(*TINY_MRI, phantoms, "dataset.num_workers=1", "run_dir=run") == 1
+    assert cli(*TINY_MRI, phantoms, "dataset.num_workers=1", "run_dir=run") == 1
     assert "set TMPDIR=/tmp" in "".join(capfd.readouterr())
     assert not Path("run/checkpoints").exists()
 

@@ -12,7 +12,7 @@ import pytest
 from vaelab.anomaly.scores import KL, CentralResidual, Fused, SmoothedResidual
 from vaelab.evaluation.kept import describe_score
 
-from ..conftest import TINY_XRAY, Door
+from ..conftest import CLI, TINY_XRAY
 
 
 @pytest.fixture(scope="module")
@@ -22,11 +22,11 @@ def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run_dir(door: Door, phantoms: str, judged: Path, tmp_path: Path) -> Path:
+def run_dir(cli: CLI, phantoms: str, judged: Path, tmp_path: Path) -> Path:
     if not judged.exists():
         arguments = ("~task.then", "train.max_epochs=1", "score=central_residual")
-        assert door(*TINY_XRAY, phantoms, *arguments, f"run_dir={judged}") == 0
-        assert door("task=evaluate", f"run_dir={judged}", "task.num_resamples=1") == 0
+        assert cli(*TINY_XRAY, phantoms, *arguments, f"run_dir={judged}") == 0
+        assert cli("task=evaluate", f"run_dir={judged}", "task.num_resamples=1") == 0
     return Path(shutil.copytree(judged, tmp_path / "run"))
 
 
@@ -54,37 +54,37 @@ def test_a_score_is_told_by_its_class_and_all_its_arguments() -> None:
     ],
 )
 def test_a_calibration_of_another_score_decides_nothing(
-    door: Door, run_dir: Path, capfd: pytest.CaptureFixture[str], override: str, reason: str
+    cli: CLI, run_dir: Path, capfd: pytest.CaptureFixture[str], override: str, reason: str
 ) -> None:
     images = content_of(run_dir / "calibration.json")
     assert images["count"] == len(images["scores"])
     arguments = ("task=robustness", "run_dir=run", "task.shifts=[blur]")
-    assert door(*arguments) == 0
+    assert cli(*arguments) == 0
     assert content_of(run_dir / "robustness.json")["clean"]["false_alarm_rate"] is not None
-    assert door(*arguments, override) == 0
+    assert cli(*arguments, override) == 0
     assert reason in capfd.readouterr().out
     assert content_of(run_dir / "robustness.json")["clean"]["false_alarm_rate"] is None
 
 
 def test_a_calibration_of_other_weights_decides_nothing(
-    door: Door, run_dir: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, run_dir: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert door("resume=run", "train.max_epochs=2", "~task.then") == 0
-    assert door("task=robustness", "run_dir=run", "task.shifts=[blur]") == 0
+    assert cli("resume=run", "train.max_epochs=2", "~task.then") == 0
+    assert cli("task=robustness", "run_dir=run", "task.shifts=[blur]") == 0
     assert "is of weights_sha256" in capfd.readouterr().out
 
 
-def test_heat_maps_keep_their_scale_until_weights_or_maps_change(door: Door, run_dir: Path) -> None:
+def test_heat_maps_keep_their_scale_until_weights_or_maps_change(cli: CLI, run_dir: Path) -> None:
     path = run_dir / "heat_scale.json"
-    assert door("task=report_card", "run_dir=run") == 0
+    assert cli("task=report_card", "run_dir=run") == 0
     first = content_of(path)
     assert first["scale"] > 0
     path.write_text(json.dumps(first | {"scale": 123.0}))
-    assert door("task=report_card", "run_dir=run") == 0
+    assert cli("task=report_card", "run_dir=run") == 0
     assert content_of(path)["scale"] == 123.0
-    assert door("task=report_card", "run_dir=run", "map_sigma=2") == 0
+    assert cli("task=report_card", "run_dir=run", "map_sigma=2") == 0
     smoothed = content_of(path)
     assert smoothed["scale"] < first["scale"]  # smoothing takes peaks away
     assert smoothed["quantity"] == "evidence of CentralResidual"
-    assert door("task=report_card", "run_dir=run", "score=kl") == 0
+    assert cli("task=report_card", "run_dir=run", "score=kl") == 0
     assert content_of(path)["quantity"] == "|x − x̂|, since KL has no place"

@@ -23,7 +23,7 @@ from vaelab.tasks.evaluate import Evaluate
 from vaelab.tasks.report import Report
 from vaelab.tasks.report_card import ReportCard
 
-from ..conftest import TINY_MRI, Door
+from ..conftest import CLI, TINY_MRI
 
 SHOWN = {"card": 2, "report": 3}
 """Cases that pictures show; these alone may go through the network again."""
@@ -77,7 +77,7 @@ def records_of(run: Run) -> int:
 
 @pytest.mark.parametrize("score", ["squared_error", "fused"])
 def test_after_a_training_on_x_rays_each_image_is_judged_once(
-    score: str, door: Door, run_2d: Path
+    score: str, cli: CLI, run_2d: Path
 ) -> None:
     run, model = run_of(run_2d)
     if score == "fused":
@@ -96,11 +96,11 @@ def test_after_a_training_on_x_rays_each_image_is_judged_once(
 
 
 def test_after_a_training_on_volumes_each_is_judged_once_probes_and_all(
-    door: Door, phantoms: str, tmp_path: Path
+    cli: CLI, phantoms: str, tmp_path: Path
 ) -> None:
     cohort = ("dataset.phantoms.num_patients=12", "dataset.phantoms.num_followups=2")
     arguments = (*TINY_MRI, *cohort, phantoms, "~task.then", "train.max_epochs=1")
-    assert door(*arguments, "run_dir=run") == 0
+    assert cli(*arguments, "run_dir=run") == 0
     run, model = run_of(tmp_path / "run")
     for task in tasks(probe_factors=["head_size"]):
         task(run)
@@ -113,7 +113,7 @@ def test_after_a_training_on_volumes_each_is_judged_once_probes_and_all(
 
 
 def test_encoding_after_an_evaluation_gives_what_encoding_alone_gives(
-    door: Door, run_2d: Path, tmp_path: Path
+    cli: CLI, run_2d: Path, tmp_path: Path
 ) -> None:
     alone = Path(shutil.copytree(run_2d, tmp_path / "alone"))
     run, _ = run_of(run_2d)
@@ -127,7 +127,7 @@ def test_encoding_after_an_evaluation_gives_what_encoding_alone_gives(
     np.testing.assert_array_equal(one.covariates["label"], other.covariates["label"])
 
 
-def test_other_weights_have_another_judge(door: Door, run_2d: Path) -> None:
+def test_other_weights_have_another_judge(cli: CLI, run_2d: Path) -> None:
     run, model = run_of(run_2d)
     first = judge_of(run)
     assert judge_of(run) is first

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ..conftest import TINY_MRI, Door
+from ..conftest import CLI, TINY_MRI
 
 HERE = Path(__file__).parent
 CONFIG_DIR = ("--config-dir", str(HERE / "conf"))
@@ -33,10 +33,10 @@ def _allowed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def lab(door: Door, phantoms: str) -> Lab:
+def lab(cli: CLI, phantoms: str) -> Lab:
     """The command line with the package's configs, on a small cohort."""
 
     def call(*arguments: str) -> int:
-        return door(*CONFIG_DIR, *COHORT, phantoms, *arguments)
+        return cli(*CONFIG_DIR, *COHORT, phantoms, *arguments)
 
     return call

@@ -29,7 +29,7 @@ from vaelab.testing import (
     check_score,
 )
 
-from ..conftest import Door
+from ..conftest import CLI
 from .conftest import CONFIG_DIR, Lab
 
 SIZE = (16, 16, 16)
@@ -115,24 +115,24 @@ def test_ct_keeps_its_promises(scans: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ct_of_one_series_goes_the_whole_way(
-    scans: Path, door: Door, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    scans: Path, cli: CLI, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     quick = (
         "train.max_epochs=1", "train.kl_annealing_epochs=0", "model.base_filters=4",
         "model.z_dim=4", "hardware=cpu", "logging.progress_bar=false",
     )  # fmt: skip
     ct = (*CONFIG_DIR, "dataset=ct", f"dataset.root_dir={scans}", *quick)
-    assert door("task=check_data", *ct, "run_dir=checked") == 0, capfd.readouterr().out
-    assert door(*ct, "run_dir=run") == 0, capfd.readouterr().out
+    assert cli("task=check_data", *ct, "run_dir=checked") == 0, capfd.readouterr().out
+    assert cli(*ct, "run_dir=run") == 0, capfd.readouterr().out
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert list(metrics["reconstruction"]["mse_per_channel"]) == ["ct"]
     assert metrics["tumour"]["mse_tumour"] > 0
     shutil.copytree(scans / "patient0-1", tmp_path / "new" / "somebody-1")
-    assert door("task=predict", "run_dir=run", f"task.inputs={tmp_path / 'new'}") == 0
+    assert cli("task=predict", "run_dir=run", f"task.inputs={tmp_path / 'new'}") == 0
     maps = list((tmp_path / "run" / "predictions").rglob("*_anomaly.nii.gz"))
     assert [nibabel.load(path).shape for path in maps] == [(16, 16, 16)]
-    assert door("task=encode", "run_dir=run", f"task.inputs={tmp_path / 'new'}") == 0
-    assert door("task=decode", "run_dir=run", "task.num_samples=1", "task.steps=2") == 0
+    assert cli("task=encode", "run_dir=run", f"task.inputs={tmp_path / 'new'}") == 0
+    assert cli("task=decode", "run_dir=run", "task.num_samples=1", "task.steps=2") == 0
 
 
 # --- the way of an experiment
@@ -141,7 +141,7 @@ def test_ct_of_one_series_goes_the_whole_way(
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_goes_the_whole_way(
-    name: str, lab: Lab, door: Door, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    name: str, lab: Lab, cli: CLI, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     choices, entries = EXPERIMENTS[name]
     monitor = f"val/{entries[0]}"
@@ -160,12 +160,12 @@ def test_an_experiment_goes_the_whole_way(
     best = torch.load(run / "checkpoints" / "vae_best.pth", weights_only=True)
     assert not any(key.startswith("objective") for key in best)
     # It goes on, and tasks work in its folder, without a word of where its parts come from.
-    assert door("resume=run", "train.max_epochs=3", "~task.then") == 0, capfd.readouterr().out
+    assert cli("resume=run", "train.max_epochs=3", "~task.then") == 0, capfd.readouterr().out
     assert read_history(run / "logs" / "metrics.csv")["epoch"] == [0, 1, 2]
-    assert door("task=evaluate", "run_dir=run", "score=kl") == 0
+    assert cli("task=evaluate", "run_dir=run", "score=kl") == 0
     assert json.loads((run / "metrics.json").read_text())["score"] == "KL"
-    assert door("task=decode", "run_dir=run", "task.num_samples=1", "task.steps=2") == 0
-    assert door("task=compare", "task.runs=[run]", "run_dir=compared") == 0
+    assert cli("task=decode", "run_dir=run", "task.num_samples=1", "task.steps=2") == 0
+    assert cli("task=compare", "task.runs=[run]", "run_dir=compared") == 0
     assert (tmp_path / "compared" / "comparison.html").is_file()
 
 
@@ -201,22 +201,22 @@ def test_an_objective_that_does_not_fit_the_model_is_one_error(
 
 
 @pytest.mark.slow
-def test_a_score_with_gradients_judges_and_shows(lab: Lab, door: Door, tmp_path: Path) -> None:
+def test_a_score_with_gradients_judges_and_shows(lab: Lab, cli: CLI, tmp_path: Path) -> None:
     assert lab(*SMALL, "score=gradient", "run_dir=run", "train.max_epochs=1") == 0
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["score"] == "GradientScore"
-    assert door("task=report_card", "run_dir=run") == 0
+    assert cli("task=report_card", "run_dir=run") == 0
 
 
 @pytest.mark.slow
 def test_of_parts_from_outside_what_can_be_exported_is_and_the_rest_is_named(
-    lab: Lab, door: Door, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    lab: Lab, cli: CLI, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("onnxruntime", reason="pip install 'vaelab[export]'")
     pytest.importorskip("onnxscript", reason="pip install 'vaelab[export]'")
     quick = ("train.max_epochs=1", "~task.then", "run_dir=run")
     assert lab("model=broadcast", "objective=total_correlation", "score=gradient", *quick) == 0
-    assert door("task=export", "run_dir=run") == 0, capfd.readouterr().out
+    assert cli("task=export", "run_dir=run") == 0, capfd.readouterr().out
     folder = tmp_path / "run" / "export"
     about = json.loads((folder / "export.json").read_text())
     assert about["graphs"]["network"]["outputs"] == ["x_hat", "mu", "logvar", "z"]
@@ -227,16 +227,16 @@ def test_of_parts_from_outside_what_can_be_exported_is_and_the_rest_is_named(
 
 @pytest.mark.slow
 def test_a_task_with_a_loop_of_its_own_is_resumed(
-    lab: Lab, door: Door, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    lab: Lab, cli: CLI, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert lab(*SMALL, "run_dir=run", "train.max_epochs=1") == 0
     dynamics = (*CONFIG_DIR, "task=dynamics", "task.latents=run/latents")
-    assert door(*dynamics, "run_dir=fit", "task.epochs=2") == 0, capfd.readouterr().out
-    assert door("resume=fit", "task.epochs=5") == 0, capfd.readouterr().out
+    assert cli(*dynamics, "run_dir=fit", "task.epochs=2") == 0, capfd.readouterr().out
+    assert cli("resume=fit", "task.epochs=5") == 0, capfd.readouterr().out
     assert json.loads((tmp_path / "fit" / "dynamics.json").read_text()) == {
         "epochs": 5, "first": 2,
     }  # fmt: skip
-    assert door(*dynamics, "run_dir=whole", "task.epochs=5") == 0
+    assert cli(*dynamics, "run_dir=whole", "task.epochs=5") == 0
     whole, parts = (
         torch.load(tmp_path / run / "dynamics.pth", weights_only=True) for run in ("whole", "fit")
     )
@@ -257,12 +257,12 @@ def test_an_optimiser_and_a_sweep_of_objectives(lab: Lab, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_another_seed_of_an_experiment_is_trained_and_compared(
-    lab: Lab, door: Door, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    lab: Lab, cli: CLI, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     several = ("dataset.phantoms.num_patients=8", "train.max_epochs=1", "~task.then")
     assert lab(*SMALL, "objective=semi_supervised", *several, "run_dir=run") == 0
     quick = ("task.neighbours=1", "task.num_resamples=10")
-    stable = door("task=stability", "run_dir=run", "task.seeds=[5]", *quick)
+    stable = cli("task=stability", "run_dir=run", "task.seeds=[5]", *quick)
     assert stable == 0, capfd.readouterr().out
     seed = tmp_path / "run" / "seeds" / "seed_5"
     assert (seed / "checkpoints" / "vae_best_objective.pth").is_file()
@@ -270,7 +270,7 @@ def test_another_seed_of_an_experiment_is_trained_and_compared(
 
 
 @pytest.mark.slow
-def test_weights_and_biases_offline_by_one_yaml(lab: Lab, door: Door, tmp_path: Path) -> None:
+def test_weights_and_biases_offline_by_one_yaml(lab: Lab, cli: CLI, tmp_path: Path) -> None:
     pytest.importorskip("wandb")
     one = (*SMALL, "~task.then", "train.max_epochs=1", "run_dir=run")
     assert lab(*one, "logger=wandb_offline") == 0

@@ -12,7 +12,7 @@ import pytest
 
 from vaelab.runs.history import read_history
 
-from ..conftest import Door
+from ..conftest import CLI
 from .conftest import COHORT, CONFIG_DIR, HERE, Lab
 
 SMALL = ("model.base_filters=4", "model.z_dim=8")
@@ -54,12 +54,12 @@ def test_an_installed_wheel_takes_the_package_as_a_clone_does(
 
 @pytest.mark.slow
 def test_several_loggers_and_callbacks_are_found_again(
-    lab: Lab, door: Door, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    lab: Lab, cli: CLI, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     several = ("logger=[csv,tensorboard]", "callbacks=[note_epochs,lr_monitor]")
     assert lab(*SMALL, *several, "train.max_epochs=1", "~task.then", "run_dir=run") == 0
-    assert door("resume=run", "train.max_epochs=2", "~task.then") == 0, capfd.readouterr().out
-    assert door("task=evaluate", "run_dir=run") == 0, capfd.readouterr().out
+    assert cli("resume=run", "train.max_epochs=2", "~task.then") == 0, capfd.readouterr().out
+    assert cli("task=evaluate", "run_dir=run") == 0, capfd.readouterr().out
     history = read_history(tmp_path / "run" / "logs" / "metrics.csv")
     assert history["lr-AdamW"] == pytest.approx([1e-3, 1e-3])
     assert (tmp_path / "run" / "epochs.txt").read_text().split() == ["0", "1"]
@@ -68,12 +68,12 @@ def test_several_loggers_and_callbacks_are_found_again(
 
 @pytest.mark.slow
 def test_a_folder_of_configs_that_is_gone_is_one_sentence(
-    lab: Lab, door: Door, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    lab: Lab, cli: CLI, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert lab(*SMALL, "objective=dip", "train.max_epochs=1", "~task.then", "run_dir=run") == 0
     config = tmp_path / "run" / "config_resolved.yaml"
     config.write_text(config.read_text().replace(str(HERE / "conf"), str(tmp_path / "gone")))
-    assert door("resume=run", "train.max_epochs=2") == 1
+    assert cli("resume=run", "train.max_epochs=2") == 1
     shown = "".join(capfd.readouterr())
     assert str(tmp_path / "gone") in shown
     assert "Traceback" not in shown

@@ -25,7 +25,7 @@ from vaelab.objective.elbo import ELBOLoss
 from vaelab.training.module import VAELitModule
 from vaelab.training.optimizer import AdamW
 
-from ..conftest import Door
+from ..conftest import CLI
 
 
 def test_a_loaded_run_has_its_best_weights_its_split_and_its_values(xray_run: Path) -> None:
@@ -44,9 +44,9 @@ def test_a_loaded_run_has_its_best_weights_its_split_and_its_values(xray_run: Pa
     assert run.metrics == {}
 
 
-def test_a_loaded_run_says_what_it_is(door: Door, run_2d: Path, tmp_path: Path) -> None:
+def test_a_loaded_run_says_what_it_is(cli: CLI, run_2d: Path, tmp_path: Path) -> None:
     assert repr(vaelab.runs.load(run_2d)).endswith("metrics  none yet; task=evaluate measures them")
-    assert door("task=evaluate", f"run_dir={run_2d}", "task.num_resamples=5") == 0
+    assert cli("task=evaluate", f"run_dir={run_2d}", "task.num_resamples=5") == 0
     run = vaelab.runs.load(run_2d)
     auroc = run.metrics["detection_all"]["auroc"]
     shown = repr(run).splitlines()

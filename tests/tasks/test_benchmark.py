@@ -19,7 +19,7 @@ from vaelab.report.benchmark_text import benchmark_markdown
 from vaelab.tasks.benchmark import Benchmark, variant_of
 from vaelab.training.hardware import Hardware
 
-from ..conftest import TINY_MRI, Door
+from ..conftest import CLI, TINY_MRI
 
 QUICK = ("task=benchmark", "task.rounds=1", "task.seconds=0", "task.epochs=2", "task.cases=2")
 
@@ -50,11 +50,11 @@ class InThisProcess:
 
 @pytest.mark.slow
 def test_all_that_is_promised_is_measured_and_written(
-    door: Door, phantoms: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: CLI, phantoms: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("vaelab.benchmark.variants.ProcessPoolExecutor", InThisProcess)
     asked = ("task.variants=[channels_last,fp16]", "task.peer_channels=[4,8]")
-    assert door(*TINY_MRI, phantoms, *QUICK, *asked, "hydra.run.dir=run") == 0
+    assert cli(*TINY_MRI, phantoms, *QUICK, *asked, "hydra.run.dir=run") == 0
     run = tmp_path / "run"
     result = json.loads((run / "benchmark.json").read_text())
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ..conftest import Door
+from ..conftest import CLI
 
 
 @pytest.fixture
@@ -33,15 +33,15 @@ def predicted(run_dir: Path) -> tuple[list[dict[str, str]], dict[str, Any]]:
 
 
 def test_new_images_are_judged_by_the_local_calibration_until_it_is_taken_away(
-    door: Door, run_2d: Path, normals: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, run_2d: Path, normals: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert door("task=evaluate", f"run_dir={run_2d}", "task.num_resamples=1") == 0
+    assert cli("task=evaluate", f"run_dir={run_2d}", "task.num_resamples=1") == 0
     own = (run_2d / "calibration.json").read_text()
-    assert door("task=calibrate", f"run_dir={run_2d}", f"task.inputs={normals}") == 0
+    assert cli("task=calibrate", f"run_dir={run_2d}", f"task.inputs={normals}") == 0
     assert "allows task.alpha from 0.0476 (1/21) on" in capfd.readouterr().out
     assert (run_2d / "calibration.json").read_text() == own
     predict = ("task=predict", f"run_dir={run_2d}", f"task.inputs={normals}")
-    assert door(*predict, "task.save_maps=false") == 0
+    assert cli(*predict, "task.save_maps=false") == 0
     rows, summary = predicted(run_2d)
     # One image of each patient calibrates: each of these 20 is one of the k largest, k/21.
     first = [float(row["p_value"]) for row in rows if row["file"] != "person1_1.png"]
@@ -52,20 +52,20 @@ def test_new_images_are_judged_by_the_local_calibration_until_it_is_taken_away(
     # They are those that it was calibrated on, and noise, unlike the run's own radiographs.
     assert {row["p_values_hold"] for row in rows} == {"no difference found"}
     assert summary["shift"]["alarm"] is False
-    assert door("task=calibrate", f"run_dir={run_2d}", "task.remove=true") == 0
-    assert door(*predict, "task.save_maps=false") == 0
+    assert cli("task=calibrate", f"run_dir={run_2d}", "task.remove=true") == 0
+    assert cli(*predict, "task.save_maps=false") == 0
     rows, summary = predicted(run_2d)
     assert {row["calibration"] for row in rows} == {summary["calibration"]["source"]}
     assert "the run's own val split" in summary["calibration"]["source"]
 
 
 def test_a_local_calibration_of_another_score_decides_nothing(
-    door: Door, run_2d: Path, normals: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, run_2d: Path, normals: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert door("task=evaluate", f"run_dir={run_2d}", "score=kl", "task.num_resamples=1") == 0
-    assert door("task=calibrate", f"run_dir={run_2d}", f"task.inputs={normals}") == 0
+    assert cli("task=evaluate", f"run_dir={run_2d}", "score=kl", "task.num_resamples=1") == 0
+    assert cli("task=calibrate", f"run_dir={run_2d}", f"task.inputs={normals}") == 0
     predict = ("task=predict", f"run_dir={run_2d}", f"task.inputs={normals}", "score=kl")
-    assert door(*predict, "task.save_maps=false") == 0
+    assert cli(*predict, "task.save_maps=false") == 0
     assert "repeat task=calibrate, or take it away" in capfd.readouterr().out
     rows, summary = predicted(run_2d)
     assert {row["p_value"] for row in rows} == {""}  # the run's own would promise something else
@@ -84,7 +84,7 @@ def test_a_local_calibration_of_another_score_decides_nothing(
     ],
 )
 def test_what_cannot_calibrate_is_refused_in_a_sentence(
-    door: Door,
+    cli: CLI,
     run_2d: Path,
     normals: Path,
     capfd: pytest.CaptureFixture[str],
@@ -97,7 +97,7 @@ def test_what_cannot_calibrate_is_refused_in_a_sentence(
             file = f"{item}.png" if name == "few" else f"person{item}_0.png"
             (Path(name) / file).write_bytes((normals / file).read_bytes())
     (Path("cut") / "person7_0.png").write_bytes(b"no image")
-    assert door("task=calibrate", "run_dir=run", *arguments) == 1
+    assert cli("task=calibrate", "run_dir=run", *arguments) == 1
     shown = capfd.readouterr().out
     assert message in shown
     assert "Traceback" not in shown

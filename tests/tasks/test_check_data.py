@@ -23,7 +23,7 @@ from vaelab.errors import UserError
 from vaelab.runs.folder import RunFolder
 from vaelab.tasks.check_data import CheckData, Summary, grouped
 
-from ..conftest import TINY_MRI, TINY_XRAY, Door
+from ..conftest import CLI, TINY_MRI, TINY_XRAY
 from ..data.test_bad_input import (
     BAD_HEADERS,
     BAD_IMAGES,
@@ -40,10 +40,10 @@ from ..data.test_bad_input import (
 )
 
 
-def examined(door: Door, *arguments: str) -> tuple[int, list[dict[str, str]], dict[str, Any]]:
+def examined(cli: CLI, *arguments: str) -> tuple[int, list[dict[str, str]], dict[str, Any]]:
     """The exit status, all findings and the summary."""
     kept = [argument for argument in arguments if argument != "~task.then"]
-    status = door(*kept, "task=check_data")
+    status = cli(*kept, "task=check_data")
     (folder,) = Path("outputs").iterdir()
     with (folder / "check_data.csv").open(newline="", encoding="utf-8") as file:
         findings = list(csv.DictReader(file))
@@ -63,7 +63,7 @@ def said_of(findings: Sequence[Mapping[str, str]], name: str) -> str:
 
 
 def test_every_bad_and_odd_volume_is_found_in_one_go_and_none_that_is_fine(
-    door: Door, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     bad, odd = BAD_HEADERS | BAD_VOXELS, ODD_VOLUMES
     root = tmp_path / "data"
@@ -74,7 +74,7 @@ def test_every_bad_and_odd_volume_is_found_in_one_go_and_none_that_is_fine(
     series(subject(root, "incomplete")).unlink()
     shutil.copy(series(root / "sound"), root / "sound" / "again-t2w.nii.gz")
     (root / "gone").symlink_to("annex")
-    status, findings, summary = examined(door, *VOLUMES, f"dataset.root_dir={root}")
+    status, findings, summary = examined(cli, *VOLUMES, f"dataset.root_dir={root}")
     assert status == 1
     shown = capfd.readouterr().out
     assert "Traceback" not in shown
@@ -95,11 +95,11 @@ def test_every_bad_and_odd_volume_is_found_in_one_go_and_none_that_is_fine(
 
 
 def test_every_bad_and_odd_image_is_found_in_one_go_and_none_that_is_fine(
-    door: Door, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     fine = {name: FINE_IMAGES[name] for name in FINE_IMAGES if name != "sound.jpeg"}
     root = chest_tree(tmp_path / "data", BAD_IMAGES | ODD_IMAGES | fine, also_test=True)
-    status, findings, summary = examined(door, *XRAYS, f"dataset.root_dir={root}")
+    status, findings, summary = examined(cli, *XRAYS, f"dataset.root_dir={root}")
     assert status == 1
     assert "Traceback" not in capfd.readouterr().out
     for name, (_, what) in (BAD_IMAGES | ODD_IMAGES).items():
@@ -114,14 +114,14 @@ def test_every_bad_and_odd_image_is_found_in_one_go_and_none_that_is_fine(
     assert groups["train/NORMAL"] == 3 + len(BAD_IMAGES | ODD_IMAGES) + len(fine)
 
 
-def test_leaks_and_copies_are_told(door: Door, tmp_path: Path) -> None:
+def test_leaks_and_copies_are_told(cli: CLI, tmp_path: Path) -> None:
     root = chest_tree(tmp_path / "data", {}, also_test=False)
     normal, test = root / "train" / "NORMAL", root / "test"
     shutil.copy(test / "PNEUMONIA" / "c0.png", normal / "sick.png")
     shutil.copy(test / "NORMAL" / "b0.png", normal / "seen.png")
     shutil.copy(normal / "a0.png", normal / "copy.png")
     Image.fromarray(np.eye(40, dtype=np.uint8) * 200).save(normal / "b1.png")
-    status, findings, _ = examined(door, *XRAYS, f"dataset.root_dir={root}")
+    status, findings, _ = examined(cli, *XRAYS, f"dataset.root_dir={root}")
     assert status == 1
     assert "error: a sick image" in said_of(findings, "train/NORMAL/sick.png")
     assert "the same file as test/NORMAL/b0.png" in said_of(findings, "train/NORMAL/seen.png")
@@ -130,13 +130,13 @@ def test_leaks_and_copies_are_told(door: Door, tmp_path: Path) -> None:
     assert said_of(findings, "train/NORMAL/a2.png") == ""
 
 
-def test_a_volume_under_two_patients_names_is_told(door: Door, tmp_path: Path) -> None:
+def test_a_volume_under_two_patients_names_is_told(cli: CLI, tmp_path: Path) -> None:
     root = tmp_path / "data"
     one, other = subject(root, "P-1-000"), subject(root, "P-2-000")
     subject(root, "P-2-001")
     image = nibabel.load(series(one))
     nibabel.save(image, series(other))  # its bytes differ by the time in the gzip header
-    status, findings, summary = examined(door, *VOLUMES, f"dataset.root_dir={root}")
+    status, findings, summary = examined(cli, *VOLUMES, f"dataset.root_dir={root}")
     assert status == 0  # a warning
     told = said_of(findings, "P-2-000")
     assert told == "warning: the same content as another patient's (as P-1-000)"
@@ -146,9 +146,9 @@ def test_a_volume_under_two_patients_names_is_told(door: Door, tmp_path: Path) -
 
 @pytest.mark.parametrize("kind", [TINY_MRI, TINY_XRAY], ids=["mri", "xray"])
 def test_phantoms_are_made_and_found_free_of_errors(
-    door: Door, kind: tuple[str, ...], phantoms: str
+    cli: CLI, kind: tuple[str, ...], phantoms: str
 ) -> None:
-    status, findings, summary = examined(door, *kind, phantoms)
+    status, findings, summary = examined(cli, *kind, phantoms)
     assert status == 0
     assert [one for one in findings if one["severity"] == "error"] == []
     if kind is TINY_MRI:
@@ -159,9 +159,9 @@ def test_phantoms_are_made_and_found_free_of_errors(
         assert summary["ranges"]["label 3 [mL]"]["minimum"] > 0
 
 
-def test_a_tree_of_another_shape_is_a_finding(door: Door, tmp_path: Path) -> None:
+def test_a_tree_of_another_shape_is_a_finding(cli: CLI, tmp_path: Path) -> None:
     (tmp_path / "data" / "inner").mkdir(parents=True)
-    status, findings, _ = examined(door, *VOLUMES, f"dataset.root_dir={tmp_path / 'data'}")
+    status, findings, _ = examined(cli, *VOLUMES, f"dataset.root_dir={tmp_path / 'data'}")
     assert status == 1
     assert "no t1c, t2w, seg" in said_of(findings, "inner")
 

@@ -11,16 +11,16 @@ import torch
 
 from vaelab.tasks.check_install import EXTRAS, GIB, enough, extra_installed, training_step
 
-from ..conftest import Door
+from ..conftest import CLI
 
 if sys.version_info >= (3, 11):
     import tomllib
 
 
 def test_the_check_needs_no_data_and_no_run_and_has_a_line_for_everything(
-    door: Door, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert door("task=check_install", "run_dir=checked") == 0
+    assert cli("task=check_install", "run_dir=checked") == 0
     lines = json.loads((tmp_path / "checked" / "check_install.json").read_text())["lines"]
     state = {line["what"]: line["state"] for line in lines}
     assert {"python", "torch", "device cpu", "device cuda", "device mps"} <= set(state)

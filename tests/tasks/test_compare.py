@@ -22,7 +22,7 @@ from vaelab.runs.folder import RunFolder
 from vaelab.runs.reading import read_runs
 from vaelab.tasks.compare import Compare
 
-from ..conftest import TINY_XRAY, Door
+from ..conftest import CLI, TINY_XRAY
 
 PAGE_PARTS = {
     "annealing.png", "comparison.csv", "comparison.html", "comparison.md", "learning_curves.png",
@@ -366,11 +366,11 @@ def test_legends_name_runs_by_what_differs_and_by_folder_where_that_is_ambiguous
     assert labels == ["linear, kl_beta 1", "1", "2"]
 
 
-# ---------------------------------------------------------------- through the door
+# ---------------------------------------------------------------- by the command line
 
 
 def test_a_trained_run_is_compared_without_any_data(
-    door: Door,
+    cli: CLI,
     phantoms: str,
     tmp_path: Path,
     real_figures: None,
@@ -378,8 +378,8 @@ def test_a_trained_run_is_compared_without_any_data(
 ):
     run = tmp_path / "sweep" / "annealing=linear,train.kl_beta=0.5"
     settings = ("train.kl_beta=0.5", "train.max_epochs=2", "~task.then")
-    assert door(*TINY_XRAY, phantoms, *settings, f"hydra.run.dir='{run}'") == 0
-    assert door("task=compare", f"task.runs={tmp_path / 'sweep'}") == 0
+    assert cli(*TINY_XRAY, phantoms, *settings, f"hydra.run.dir='{run}'") == 0
+    assert cli("task=compare", f"task.runs={tmp_path / 'sweep'}") == 0
     assert not (tmp_path / "outputs" / "phantoms").exists()
     found = tmp_path / "sweep" / "comparison"
     assert {path.name for path in found.iterdir()} == PAGE_PARTS
@@ -388,5 +388,5 @@ def test_a_trained_run_is_compared_without_any_data(
     row = table(found)[run.name]
     assert (row["state"], row["epochs"], row["max_epochs"]) == ("done", "2", "2")
     assert float(row["neg_elbo_at_1"]) > float(row["recon"]) > 0
-    assert door("task=compare") == 1
+    assert cli("task=compare") == 1
     assert "task.runs=None" in capfd.readouterr().out

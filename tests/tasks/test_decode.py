@@ -27,13 +27,13 @@ from vaelab.latents.table import read_latents
 from vaelab.models.resnet3d import ResNet3dVAE
 from vaelab.tasks.decode import Decode
 
-from ..conftest import Door
+from ..conftest import CLI
 
 QUICK = ("task.num_samples=2", "task.steps=3", "task.units=2")
 
 
-def test_volumes_are_decoded_on_the_run_s_grid_with_its_centre_at_zero(door: Door, run_3d: Path):
-    assert door("task=decode", f"run_dir={run_3d}", *QUICK) == 0
+def test_volumes_are_decoded_on_the_run_s_grid_with_its_centre_at_zero(cli: CLI, run_3d: Path):
+    assert cli("task=decode", f"run_dir={run_3d}", *QUICK) == 0
     folder = run_3d / "decoded"
     assert sorted(path.name for path in folder.glob("*.png")) == [
         "interpolation.png", "samples.png", "traversal.png",
@@ -60,16 +60,16 @@ def test_volumes_are_decoded_on_the_run_s_grid_with_its_centre_at_zero(door: Doo
 
 
 def test_two_encoded_subjects_are_the_ends_of_an_interpolation(
-    door: Door, run_2d: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, run_2d: Path, capfd: pytest.CaptureFixture[str]
 ):
     name = f"run_dir={run_2d}"
-    assert door("task=decode", name, *QUICK, "task.between=[nobody,noone]") == 1
+    assert cli("task=decode", name, *QUICK, "task.between=[nobody,noone]") == 1
     assert "task.between: nobody, noone not among" in capfd.readouterr().out
-    assert door("task=encode", name, "task.umap=false") == 0
+    assert cli("task=encode", name, "task.umap=false") == 0
     latents = read_latents(run_2d / "latents")
     pair = [latents.ids[0], latents.ids[-1]]  # of two splits
     between = "task.between=[" + ",".join(f"'{one}'" for one in pair) + "]"
-    assert door("task=decode", name, *QUICK, between) == 0
+    assert cli("task=decode", name, *QUICK, between) == 0
     z = load_file(run_2d / "decoded" / "z.safetensors")["interpolation"][0]
     np.testing.assert_allclose(z[[0, 2]], latents.mu[[0, -1]], atol=1e-6)
     np.testing.assert_allclose(z[1], (z[0] + z[2]) / 2, atol=1e-6)
@@ -81,26 +81,26 @@ def test_two_encoded_subjects_are_the_ends_of_an_interpolation(
 
 
 def test_a_table_of_other_weights_is_not_used(
-    door: Door, run_2d: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, run_2d: Path, capfd: pytest.CaptureFixture[str]
 ):
-    assert door("task=encode", f"run_dir={run_2d}", "task.umap=false") == 0
+    assert cli("task=encode", f"run_dir={run_2d}", "task.umap=false") == 0
     weights = next((run_2d / "checkpoints").glob("*.pth"))
     state = torch.load(weights, weights_only=True)
     state["mu_head.bias"] += 1
     torch.save(state, weights)
-    assert door("task=decode", f"run_dir={run_2d}", *QUICK) == 0
+    assert cli("task=decode", f"run_dir={run_2d}", *QUICK) == 0
     assert "is of other weights" in capfd.readouterr().out
     z = load_file(run_2d / "decoded" / "z.safetensors")["traversal"]
     own = read_latents(run_2d / "latents").in_split("val")
     np.testing.assert_allclose(z[:, 1].mean(0), own.mu.mean(0) + 1, atol=1e-5)
 
 
-def test_the_report_shows_latents_and_what_was_decoded(door: Door, run_2d: Path):
+def test_the_report_shows_latents_and_what_was_decoded(cli: CLI, run_2d: Path):
     name = f"run_dir={run_2d}"
-    assert door("task=evaluate", name, "task.num_resamples=5") == 0
-    assert door("task=encode", name, "task.umap=false") == 0
-    assert door("task=decode", name, *QUICK) == 0
-    assert door("task=report", name, "task.max_cases=2") == 0
+    assert cli("task=evaluate", name, "task.num_resamples=5") == 0
+    assert cli("task=encode", name, "task.umap=false") == 0
+    assert cli("task=decode", name, *QUICK) == 0
+    assert cli("task=report", name, "task.max_cases=2") == 0
     page = (run_2d / "report.html").read_text()
     for caption in ("principal components", "Samples from the prior", "One latent unit at a time"):
         assert caption in page

@@ -28,17 +28,17 @@ from vaelab.models.resnet3d import ResNet3dVAE
 from vaelab.tasks import encode as module
 from vaelab.tasks.encode import Encode
 
-from ..conftest import Door
+from ..conftest import CLI
 
 QUICK = ("task.umap=false",)
 
 
-def encode(door: Door, run_dir: Path, *arguments: str) -> int:
-    return door("task=encode", f"run_dir={run_dir}", *QUICK, *arguments)
+def encode(cli: CLI, run_dir: Path, *arguments: str) -> int:
+    return cli("task=encode", f"run_dir={run_dir}", *QUICK, *arguments)
 
 
-def test_every_subject_of_a_run_has_a_row_with_its_time_point(door: Door, run_3d: Path):
-    assert encode(door, run_3d) == 0
+def test_every_subject_of_a_run_has_a_row_with_its_time_point(cli: CLI, run_3d: Path):
+    assert encode(cli, run_3d) == 0
     latents = read_latents(run_3d / "latents")
     rows = list(
         zip(latents.splits, latents.patients, latents.time_points, latents.ids, strict=True)
@@ -61,8 +61,8 @@ def test_every_subject_of_a_run_has_a_row_with_its_time_point(door: Door, run_3d
     assert visits["ids"] == ["BraTS-MEN-00001-000", "BraTS-MEN-00001-001"]
 
 
-def test_a_subject_of_two_splits_has_one_row(door: Door, run_2d: Path):
-    assert encode(door, run_2d) == 0
+def test_a_subject_of_two_splits_has_one_row(cli: CLI, run_2d: Path):
+    assert encode(cli, run_2d) == 0
     latents = read_latents(run_2d / "latents")
     assert len(set(latents.ids)) == len(latents) == 18 + 2 + 2 * 6  # of test_full all
     assert set(latents.splits) == {"train", "val", "test"}
@@ -72,7 +72,7 @@ def test_a_subject_of_two_splits_has_one_row(door: Door, run_2d: Path):
     assert not (run_2d / "figures" / "latent_trajectories.png").exists()
 
 
-def test_both_files_hold_what_the_network_says_bit_for_bit(door: Door, run_3d: Path, monkeypatch):
+def test_both_files_hold_what_the_network_says_bit_for_bit(cli: CLI, run_3d: Path, monkeypatch):
     said: list[tuple[torch.Tensor, ...]] = []
     forward = ResNet3dVAE.forward
 
@@ -82,7 +82,7 @@ def test_both_files_hold_what_the_network_says_bit_for_bit(door: Door, run_3d: P
         return output
 
     monkeypatch.setattr(ResNet3dVAE, "forward", forward_and_keep)
-    assert encode(door, run_3d) == 0
+    assert encode(cli, run_3d) == 0
     x, x_hat, mu, logvar = (torch.cat(parts) for parts in zip(*said, strict=True))
     assert len(x) == 5
     recon = (x - x_hat).square().flatten(1).sum(1)
@@ -108,10 +108,10 @@ def test_both_files_hold_what_the_network_says_bit_for_bit(door: Door, run_3d: P
 
 
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
-    door: Door, run_2d: Path, monkeypatch: pytest.MonkeyPatch
+    cli: CLI, run_2d: Path, monkeypatch: pytest.MonkeyPatch
 ):
     small = ("task.shard_size=5", "dataset.batch_size=2")
-    assert encode(door, run_2d, *small, f"task.output_dir={run_2d / 'whole'}") == 0
+    assert encode(cli, run_2d, *small, f"task.output_dir={run_2d / 'whole'}") == 0
 
     seen: list[int] = []
     original = module._numbers
@@ -127,33 +127,33 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
         return numbers
 
     monkeypatch.setattr(module, "_numbers", counting(stop_after=13))
-    assert encode(door, run_2d, *small) == 1
+    assert encode(cli, run_2d, *small) == 1
     assert not (run_2d / "latents" / "latents.parquet").exists()
     assert len(list((run_2d / "latents" / ".parts").glob("*.parquet"))) == 2  # of 10 subjects
     seen.clear()
     monkeypatch.setattr(module, "_numbers", counting(stop_after=-1))
-    assert encode(door, run_2d, *small) == 0
+    assert encode(cli, run_2d, *small) == 0
     assert len(seen) == 32 - 10
     for name in ("latents.parquet", "latents.safetensors"):
         assert (run_2d / "latents" / name).read_bytes() == (run_2d / "whole" / name).read_bytes()
 
     # Nothing has changed, so nothing is done again; other weights are another matter.
     seen.clear()
-    assert encode(door, run_2d, *small) == 0
+    assert encode(cli, run_2d, *small) == 0
     assert seen == []
     weights = next((run_2d / "checkpoints").glob("*.pth"))
     state = torch.load(weights, weights_only=True)
     state["mu_head.bias"] += 1
     torch.save(state, weights)
     before = read_latents(run_2d / "latents").mu
-    assert encode(door, run_2d, *small) == 0
+    assert encode(cli, run_2d, *small) == 0
     assert len(seen) == 32
     np.testing.assert_allclose(read_latents(run_2d / "latents").mu, before + 1, atol=1e-5)
     assert len(list((run_2d / "latents" / ".parts").iterdir())) == 7  # the old ones are gone
 
 
 def test_no_more_than_a_shard_of_latents_and_two_batches_of_images_are_in_memory(
-    door: Door, run_2d: Path, monkeypatch: pytest.MonkeyPatch
+    cli: CLI, run_2d: Path, monkeypatch: pytest.MonkeyPatch
 ):
     latents: list[weakref.ref[Any]] = []
     images: list[weakref.ref[Any]] = []
@@ -174,25 +174,25 @@ def test_no_more_than_a_shard_of_latents_and_two_batches_of_images_are_in_memory
             yield found
 
     monkeypatch.setattr(module, "_numbers", watching)
-    assert encode(door, run_2d, "task.shard_size=6", "dataset.batch_size=2") == 0
+    assert encode(cli, run_2d, "task.shard_size=6", "dataset.batch_size=2") == 0
     assert len(latents) == len(images) == 32
     assert 6 <= most["latents"] <= 6 + 2
     assert most["images"] <= 2 * 2
 
 
-def test_a_damaged_shard_is_made_again(door: Door, run_2d: Path):
-    assert encode(door, run_2d) == 0
+def test_a_damaged_shard_is_made_again(cli: CLI, run_2d: Path):
+    assert encode(cli, run_2d) == 0
     table = run_2d / "latents" / "latents.parquet"
     before = table.read_bytes()
     (shard,) = (run_2d / "latents" / ".parts").iterdir()
     shard.write_bytes(shard.read_bytes()[:100])
     table.unlink()
-    assert encode(door, run_2d) == 0
+    assert encode(cli, run_2d) == 0
     assert table.read_bytes() == before
 
 
 def test_any_folder_is_encoded_and_what_cannot_be_read_is_told(
-    door: Door, run_2d: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, run_2d: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     folder = tmp_path / "new"
     for part in ("A", "B"):
@@ -204,7 +204,7 @@ def test_any_folder_is_encoded_and_what_cannot_be_read_is_told(
     bad.write_bytes((folder / "A" / "1.png").read_bytes()[:60])
 
     for _ in range(2):  # a second time it is not done again, but told again
-        assert encode(door, run_2d, f"task.inputs={folder}") == 1
+        assert encode(cli, run_2d, f"task.inputs={folder}") == 1
         shown = capfd.readouterr().out
         assert "1 of 5 subjects could not be read" in shown
         assert "A/cut.png" in shown
@@ -223,14 +223,14 @@ def test_any_folder_is_encoded_and_what_cannot_be_read_is_told(
     assert not (run_2d / "figures" / "latent_pca.png").exists()
 
     shutil.copy(folder / "A" / "1.png", bad)
-    assert encode(door, run_2d, f"task.inputs={folder}") == 0
+    assert encode(cli, run_2d, f"task.inputs={folder}") == 0
     latents = read_latents(output)
     one, other = (latents.mu[latents.ids.index(name)] for name in ("A/1.png", "A/cut.png"))
     np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_a_folder_of_volumes_needs_no_segmentation(
-    door: Door, run_3d: Path, phantoms: str, tmp_path: Path
+    cli: CLI, run_3d: Path, phantoms: str, tmp_path: Path
 ):
     cohort = next(Path(phantoms.split("=", 1)[1]).glob("phantom_mri*4patients-1followups-6.0mm*"))
     folder = tmp_path / "new"
@@ -238,8 +238,8 @@ def test_a_folder_of_volumes_needs_no_segmentation(
         name = f"BraTS-MEN-00001-{time}"
         shutil.copytree(cohort / name, folder / name, ignore=shutil.ignore_patterns("*-seg*"))
     (folder / "BraTS-MEN-00001-001" / "BraTS-MEN-00001-001-t1c.nii.gz").write_bytes(b"no")
-    assert encode(door, run_3d) == 0
-    assert encode(door, run_3d, f"task.inputs={folder}") == 1
+    assert encode(cli, run_3d) == 0
+    assert encode(cli, run_3d, f"task.inputs={folder}") == 1
     own, new = read_latents(run_3d / "latents"), read_latents(run_3d / "latents_inputs")
     assert new.ids == ["BraTS-MEN-00001-000"]
     assert new.patients == ["BraTS-MEN-00001"]
@@ -247,8 +247,8 @@ def test_a_folder_of_volumes_needs_no_segmentation(
     np.testing.assert_allclose(new.mu[0], own.mu[place], atol=1e-4)
 
 
-def test_files_are_plain_tables(door: Door, run_2d: Path):
-    assert encode(door, run_2d) == 0
+def test_files_are_plain_tables(cli: CLI, run_2d: Path):
+    assert encode(cli, run_2d) == 0
     table = pq.read_table(run_2d / "latents" / "latents.parquet")
     units = [f"{part}_{unit}" for part in ("mu", "logvar") for unit in range(8)]
     columns = ["id", "patient", "time_point", "split", *units, "recon", "kl", "label"]
@@ -256,9 +256,9 @@ def test_files_are_plain_tables(door: Door, run_2d: Path):
     assert str(table.schema.field("mu_0").type) == "float"
 
 
-def test_a_run_without_weights_is_refused(door: Door, run_2d: Path, capfd):
+def test_a_run_without_weights_is_refused(cli: CLI, run_2d: Path, capfd):
     shutil.rmtree(run_2d / "checkpoints")
-    assert encode(door, run_2d) == 1
+    assert encode(cli, run_2d) == 1
     assert "no such file; name a trained run" in capfd.readouterr().out
 
 
@@ -275,9 +275,9 @@ def test_pictures_are_coloured_by_the_tumours_volume_unless_told_otherwise():
 
 
 def test_factors_of_the_segmentations_and_of_the_table_are_columns_and_a_table_of_their_own(
-    door: Door, run_3d: Path, tmp_path: Path
+    cli: CLI, run_3d: Path, tmp_path: Path
 ):
-    assert encode(door, run_3d, "task.color_by=[depth_mm,label_3_mm3]", "task.shard_size=2") == 0
+    assert encode(cli, run_3d, "task.color_by=[depth_mm,label_3_mm3]", "task.shard_size=2") == 0
     latents = read_latents(run_3d / "latents")
     known = latents.covariates
     assert set(NAMES) < set(known)
@@ -292,8 +292,8 @@ def test_factors_of_the_segmentations_and_of_the_table_are_columns_and_a_table_o
     assert float(rows[0]["depth_mm"]) == pytest.approx(known["depth_mm"][0])
 
 
-def test_centres_are_the_patients_own_however_a_scan_is_stored(door: Door, run_3d: Path):
-    assert encode(door, run_3d) == 0
+def test_centres_are_the_patients_own_however_a_scan_is_stored(cli: CLI, run_3d: Path):
+    assert encode(cli, run_3d) == 0
     latents = read_latents(run_3d / "latents")
     odd = latents.ids.index("BraTS-MEN-00003-000")  # stored LPS, all others RAS
     only_tumour = latents.covariates["label_2_mm3"] == 0
@@ -304,30 +304,30 @@ def test_centres_are_the_patients_own_however_a_scan_is_stored(door: Door, run_3
     np.testing.assert_allclose(x[only_tumour], y[only_tumour], atol=12)
 
 
-def test_dates_of_a_table_become_times_of_the_sequences(door: Door, run_3d: Path, tmp_path: Path):
+def test_dates_of_a_table_become_times_of_the_sequences(cli: CLI, run_3d: Path, tmp_path: Path):
     table = tmp_path / "visits.csv"
     table.write_text(
         "id,date,age\nBraTS-MEN-00001-000,2021-01-01,70\nBraTS-MEN-00001-001,2021-04-01,70\n"
     )
-    assert encode(door, run_3d, f"task.covariates={table}", "task.color_by=[age]") == 0
+    assert encode(cli, run_3d, f"task.covariates={table}", "task.color_by=[age]") == 0
     (visits,) = LatentDataset(run_3d / "latents", min_length=2)
     assert visits["time_days"].tolist() == [0, 90]
-    assert encode(door, run_3d) == 0  # without the table no row is encoded again
+    assert encode(cli, run_3d) == 0  # without the table no row is encoded again
     (visits,) = LatentDataset(run_3d / "latents", min_length=2)
     assert visits["time_days"].isnan().all()
 
 
 def test_a_table_that_cannot_be_read_is_refused_before_anything_is_encoded(
-    door: Door, run_3d: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, run_3d: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
     table = tmp_path / "visits.csv"
     table.write_text("id,date\nBraTS-MEN-00001-000,yesterday\n")
-    assert encode(door, run_3d, f"task.covariates={table}") == 1
+    assert encode(cli, run_3d, f"task.covariates={table}") == 1
     shown = capfd.readouterr().out
     assert "visits.csv, row 2, column date: 'yesterday' is no date" in shown
     assert "Traceback" not in shown
     assert not (run_3d / "latents").exists()
-    assert encode(door, run_3d, "task.color_by=[depth]") == 1
+    assert encode(cli, run_3d, "task.color_by=[depth]") == 1
     assert "no column of numbers depth" in capfd.readouterr().out
     assert not (run_3d / "latents").exists()
 

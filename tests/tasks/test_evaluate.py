@@ -1,4 +1,4 @@
-"""What task=evaluate writes, on a run that was trained through the door."""
+"""What task=evaluate writes, on a run that was trained by the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from vaelab.data.phantoms.mri import PhantomMRI
 
-from ..conftest import TINY_MRI, Door
+from ..conftest import CLI, TINY_MRI
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ def metrics_of(run_dir: Path) -> dict[str, Any]:
     return content
 
 
-def test_all_test_images_and_the_balanced_split_are_judged(door: Door, run_dir: Path):
-    assert door("task=evaluate", f"run_dir={run_dir}", "task.num_resamples=20") == 0
+def test_all_test_images_and_the_balanced_split_are_judged(cli: CLI, run_dir: Path):
+    assert cli("task=evaluate", f"run_dir={run_dir}", "task.num_resamples=20") == 0
     metrics = metrics_of(run_dir)
     assert metrics["detection"]["counts"] == {"normal": 4, "sick": 4}
     assert metrics["detection_all"]["counts"] == {"normal": 6, "sick": 6}
@@ -64,7 +64,7 @@ def test_all_test_images_and_the_balanced_split_are_judged(door: Door, run_dir: 
 
 
 def test_detection_is_judged_within_the_columns_that_the_dataset_names(
-    door: Door, run_dir: Path, tmp_path: Path
+    cli: CLI, run_dir: Path, tmp_path: Path
 ):
     with (run_dir / "splits" / "test_full.csv").open(newline="") as file:
         records = list(csv.DictReader(file))
@@ -72,16 +72,16 @@ def test_detection_is_judged_within_the_columns_that_the_dataset_names(
     rows = [f"{r['id']},{'AP' if r['label'] == '1' else 'PA'}" for r in records]
     table.write_text("\n".join(["id,view", *rows]))
     groups = ("dataset.groups=[view]", f"dataset.groups_table={table}", "task.num_resamples=20")
-    assert door("task=evaluate", f"run_dir={run_dir}", *groups) == 0
+    assert cli("task=evaluate", f"run_dir={run_dir}", *groups) == 0
     view = metrics_of(run_dir)["detection_within"]["view"]
     assert view["label_alone"] == 1  # every sick image is AP, and no normal one
     assert view["groups"]["AP"] == {"normal": 0, "sick": 6, "auroc": None}
-    assert door("task=report", f"run_dir={run_dir}", "task.max_cases=2") == 0
+    assert cli("task=report", f"run_dir={run_dir}", "task.max_cases=2") == 0
     assert "at least as good as the score: view alone" in (run_dir / "report.html").read_text()
 
 
-def test_decisions_are_calibrated_on_patients_set_aside_for_it(door: Door, run_dir: Path):
-    assert door("task=evaluate", f"run_dir={run_dir}", "task.alpha=0.5") == 0
+def test_decisions_are_calibrated_on_patients_set_aside_for_it(cli: CLI, run_dir: Path):
+    assert cli("task=evaluate", f"run_dir={run_dir}", "task.alpha=0.5") == 0
     with (run_dir / "splits" / "calibration.csv").open(newline="") as file:
         patients = {row["patient"] for row in csv.DictReader(file)}
     calibration = json.loads((run_dir / "calibration.json").read_text())
@@ -103,9 +103,9 @@ def test_decisions_are_calibrated_on_patients_set_aside_for_it(door: Door, run_d
 
 
 def test_x_rays_with_masks_are_judged_by_pixel_on_half_of_the_test_patients(
-    door: Door, run_dir: Path
+    cli: CLI, run_dir: Path
 ):
-    assert door("task=evaluate", f"run_dir={run_dir}", "task.num_resamples=20") == 0
+    assert cli("task=evaluate", f"run_dir={run_dir}", "task.num_resamples=20") == 0
     found = metrics_of(run_dir)["localisation"]
     assert in_range(found)
     assert found["unit"] == "pixel"
@@ -113,7 +113,7 @@ def test_x_rays_with_masks_are_judged_by_pixel_on_half_of_the_test_patients(
     assert found["judged_on"] == "the other half of the test patients"
     assert found["threshold_images"] + found["judged_images"] == 12
     assert found["lesions"] > 0
-    assert door("task=report", f"run_dir={run_dir}", "task.max_cases=2") == 0
+    assert cli("task=report", f"run_dir={run_dir}", "task.max_cases=2") == 0
     page = (run_dir / "report.html").read_text()
     assert set(found["baselines"]) == {
         "blind", "fixed centre weight", "bright x-ray", "dark x-ray",
@@ -132,17 +132,17 @@ def test_x_rays_with_masks_are_judged_by_pixel_on_half_of_the_test_patients(
 
 
 def test_x_rays_without_masks_are_not_judged_by_pixel(
-    door: Door, run_dir: Path, phantoms: str, tmp_path: Path
+    cli: CLI, run_dir: Path, phantoms: str, tmp_path: Path
 ):
     (tree,) = Path(phantoms.split("=")[1]).glob("phantom_xray-*-12train-6test-*")
     bare = shutil.copytree(tree, tmp_path / "bare", ignore=shutil.ignore_patterns("masks"))
     as_kaggle = ("dataset.phantoms=null", f"dataset.root_dir={bare}")
-    assert door("task=evaluate", f"run_dir={run_dir}", "task.num_resamples=20", *as_kaggle) == 0
+    assert cli("task=evaluate", f"run_dir={run_dir}", "task.num_resamples=20", *as_kaggle) == 0
     assert "localisation" not in metrics_of(run_dir)
 
 
-def test_volumes_with_a_segmentation_are_judged_by_voxel(door: Door, run_3d: Path):
-    assert door("task=evaluate", f"run_dir={run_3d}") == 0
+def test_volumes_with_a_segmentation_are_judged_by_voxel(cli: CLI, run_3d: Path):
+    assert cli("task=evaluate", f"run_dir={run_3d}") == 0
     metrics = metrics_of(run_3d)
     found = metrics["localisation"]
     assert in_range(found)
@@ -153,25 +153,25 @@ def test_volumes_with_a_segmentation_are_judged_by_voxel(door: Door, run_3d: Pat
         assert {f"bright {name}", f"dark {name}"} <= set(found["baselines"])
 
 
-def test_the_fused_score_is_fitted_before_it_judges(door: Door, run_dir: Path):
-    assert door("task=evaluate", f"run_dir={run_dir}", "score=fused") == 0
+def test_the_fused_score_is_fitted_before_it_judges(cli: CLI, run_dir: Path):
+    assert cli("task=evaluate", f"run_dir={run_dir}", "score=fused") == 0
     assert metrics_of(run_dir)["score"] == "Fused"
 
 
-def test_an_untrained_folder_is_refused(door: Door, capfd: pytest.CaptureFixture[str]):
-    assert door("task=evaluate", "dataset=phantom_xray", "model=conv2d_vae") == 1
+def test_an_untrained_folder_is_refused(cli: CLI, capfd: pytest.CaptureFixture[str]):
+    assert cli("task=evaluate", "dataset=phantom_xray", "model=conv2d_vae") == 1
     assert "name a trained run with run_dir" in capfd.readouterr().out
 
 
 def test_an_alpha_outside_0_and_1_is_refused(
-    door: Door, run_dir: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, run_dir: Path, capfd: pytest.CaptureFixture[str]
 ):
-    assert door("task=evaluate", f"run_dir={run_dir}", "task.alpha=1.5") == 1
+    assert cli("task=evaluate", f"run_dir={run_dir}", "task.alpha=1.5") == 1
     assert "task.alpha=1.5" in capfd.readouterr().out
 
 
-def test_the_latent_space_is_taken_apart(door: Door, run_dir: Path):
-    assert door("task=evaluate", f"run_dir={run_dir}", "task.importance_samples=3") == 0
+def test_the_latent_space_is_taken_apart(cli: CLI, run_dir: Path):
+    assert cli("task=evaluate", f"run_dir={run_dir}", "task.importance_samples=3") == 0
     latent = metrics_of(run_dir)["latent"]
     assert sum(latent["kl_nats_per_unit"]) == pytest.approx(latent["kl_nats_per_sample"], rel=1e-3)
     parts = latent["kl_decomposition_nats"]
@@ -188,8 +188,8 @@ def test_the_latent_space_is_taken_apart(door: Door, run_dir: Path):
     assert (run_dir / "figures" / "kl_decomposition.png").is_file()
 
 
-def test_the_elbo_of_drawn_z_is_the_objective_up_to_its_constant(door: Door, run_dir: Path):
-    assert door("task=evaluate", f"run_dir={run_dir}", "task.importance_samples=50") == 0
+def test_the_elbo_of_drawn_z_is_the_objective_up_to_its_constant(cli: CLI, run_dir: Path):
+    assert cli("task=evaluate", f"run_dir={run_dir}", "task.importance_samples=50") == 0
     metrics = metrics_of(run_dir)
     bound, objective = metrics["latent"]["log_likelihood_nats"], metrics["objective"]
     # recon is of z = mu, and drawn z are worse by what their noise does: the ELBO is no higher.
@@ -199,8 +199,8 @@ def test_the_elbo_of_drawn_z_is_the_objective_up_to_its_constant(door: Door, run
     assert bound["elbo"] == pytest.approx(of_mu, rel=0.1)
 
 
-def test_the_bound_on_the_likelihood_can_be_left_out(door: Door, run_dir: Path):
-    assert door("task=evaluate", f"run_dir={run_dir}", "task.importance_samples=0") == 0
+def test_the_bound_on_the_likelihood_can_be_left_out(cli: CLI, run_dir: Path):
+    assert cli("task=evaluate", f"run_dir={run_dir}", "task.importance_samples=0") == 0
     metrics = metrics_of(run_dir)
     assert "log_likelihood_nats" not in metrics["latent"]
     assert "probes" not in metrics  # X-rays have no table of factors
@@ -210,19 +210,19 @@ def test_the_bound_on_the_likelihood_can_be_left_out(door: Door, run_dir: Path):
 
 
 def test_a_negative_number_of_importance_samples_is_refused(
-    door: Door, run_dir: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, run_dir: Path, capfd: pytest.CaptureFixture[str]
 ):
-    assert door("task=evaluate", f"run_dir={run_dir}", "task.importance_samples=-1") == 1
+    assert cli("task=evaluate", f"run_dir={run_dir}", "task.importance_samples=-1") == 1
     assert "task.importance_samples=-1" in capfd.readouterr().out
 
 
 def test_known_factors_of_volumes_are_probed_and_the_brain_is_judged_apart(
-    door: Door, phantoms: str, tmp_path: Path
+    cli: CLI, phantoms: str, tmp_path: Path
 ):
     cohort = ("dataset.phantoms.num_patients=12", "dataset.phantoms.num_followups=2")
     arguments = (*TINY_MRI, *cohort, phantoms, "~task.then", "train.max_epochs=1")
-    assert door(*arguments, "run_dir=mri") == 0
-    assert door("task=evaluate", "run_dir=mri", "task.num_resamples=20") == 0
+    assert cli(*arguments, "run_dir=mri") == 0
+    assert cli("task=evaluate", "run_dir=mri", "task.num_resamples=20") == 0
     metrics = metrics_of(tmp_path / "mri")
     probes = metrics["probes"]
     assert (probes["subjects"], probes["patients"], probes["voxel_block"]) == (14, 12, 1)
@@ -247,16 +247,14 @@ def test_known_factors_of_volumes_are_probed_and_the_brain_is_judged_apart(
     assert (tmp_path / "mri" / "figures" / "probes.png").is_file()
 
 
-def test_real_data_are_probed_by_their_segmentations_alone(
-    door: Door, phantoms: str, tmp_path: Path
-):
+def test_real_data_are_probed_by_their_segmentations_alone(cli: CLI, phantoms: str, tmp_path: Path):
     source = PhantomMRI(12, 2, voxel_size=6.0).prepare(phantoms.split("=", 1)[1])
     shutil.copytree(source, tmp_path / "cohort", ignore=shutil.ignore_patterns("factors.csv"))
     plain = [one for one in TINY_MRI if "phantom" not in one]
     command = ("dataset=brats_men", f"dataset.root_dir={tmp_path / 'cohort'}", *plain)
     command += ("dataset.num_workers=0", "~task.then", "train.max_epochs=1")
-    assert door(*command, "run_dir=real") == 0
-    assert door("task=evaluate", "run_dir=real", "task.num_resamples=20") == 0
+    assert cli(*command, "run_dir=real") == 0
+    assert cli("task=evaluate", "run_dir=real", "task.num_resamples=20") == 0
     probes = metrics_of(tmp_path / "real")["probes"]
     assert {"segmented_mm3", "centre_x_mm", "depth_mm"} <= set(probes["r2"])
     assert "head_size" not in probes["r2"]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from vaelab.tasks.examples import STEPS, Picture, shrunk
 
-from ..conftest import Door
+from ..conftest import CLI
 
 SMALL = [
     "train.max_epochs=1", "train.kl_annealing_epochs=0", "model.base_filters=4", "model.z_dim=8",
@@ -38,11 +38,11 @@ def test_pictures_are_made_smaller_until_all_fit(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.machine
 def test_one_command_makes_them_all(
-    door: Door, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     further = f"task.further=[{','.join(SMALL)}]"
     quoted = re.sub(r"\[(.*)\]", lambda m: "[" + ",".join(f"'{w}'" for w in SMALL) + "]", further)
-    assert door("task=examples", quoted, "run_dir=work") == 0, capfd.readouterr().out
+    assert cli("task=examples", quoted, "run_dir=work") == 0, capfd.readouterr().out
     folder = tmp_path / "outputs" / "examples"
     pictures = sorted(folder.glob("*.png"))
     assert len(pictures) == sum(len(step.pictures) for step in STEPS)

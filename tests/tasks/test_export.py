@@ -20,7 +20,7 @@ from vaelab.anomaly.exporting import run_onnx
 from vaelab.evaluation.judge import judge_of
 from vaelab.models.vae import VAE
 
-from ..conftest import TINY_XRAY, Door
+from ..conftest import CLI, TINY_XRAY
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="pip install 'vaelab[export]'")
 pytest.importorskip("onnxscript", reason="pip install 'vaelab[export]'")
@@ -33,14 +33,14 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def exported(door: Door, split_run: Path, places: Path, capfd: pytest.CaptureFixture[str]) -> Path:
+def exported(cli: CLI, split_run: Path, places: Path, capfd: pytest.CaptureFixture[str]) -> Path:
     """A judged run on X-rays, exported."""
     run = places / "run"
     if not run.exists():
         shutil.copytree(split_run, run)
         arguments = ["score=central_residual", "score.grid=16", "map_sigma=1.5"]
-        assert door("task=evaluate", f"run_dir={run}", "task.num_resamples=5", *arguments) == 0
-        done = door("task=export", f"run_dir={run}", "task.alpha=0.4", *arguments)
+        assert cli("task=evaluate", f"run_dir={run}", "task.num_resamples=5", *arguments) == 0
+        done = cli("task=export", f"run_dir={run}", "task.alpha=0.4", *arguments)
         assert done == 0, capfd.readouterr().out
     return run
 
@@ -84,14 +84,14 @@ def test_a_network_takes_a_batch_of_any_size(exported: Path, batch: int) -> None
 
 @pytest.mark.slow
 def test_a_detector_takes_a_file_of_any_size_to_the_score_of_task_predict(
-    exported: Path, door: Door, tmp_path: Path
+    exported: Path, cli: CLI, tmp_path: Path
 ) -> None:
     image = pytest.importorskip("PIL.Image")
     pixels = grey_image((90, 70)).astype(np.uint8)
     image.fromarray(pixels).save(tmp_path / "film.png")
     arguments = ["task.inputs=film.png", "task.output_dir=said", "task.alpha=0.4"]
     same = ["score=central_residual", "score.grid=16", "map_sigma=1.5"]
-    assert door("task=predict", f"run_dir={exported}", *arguments, *same) == 0
+    assert cli("task=predict", f"run_dir={exported}", *arguments, *same) == 0
     header, row = (tmp_path / "said" / "predictions.csv").read_text().splitlines()
     predicted = dict(zip(header.split(","), row.split(","), strict=True))
     said = run_onnx(exported / "export" / "detector.onnx", pixels[None].astype(np.float32))
@@ -131,9 +131,9 @@ def test_the_script_needs_onnxruntime_alone(exported: Path, tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_a_volume_goes_from_its_standardised_cube(
-    door: Door, run_3d: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, run_3d: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert door("task=export", f"run_dir={run_3d}", "score=fused") == 0, capfd.readouterr().out
+    assert cli("task=export", f"run_dir={run_3d}", "score=fused") == 0, capfd.readouterr().out
     about = json.loads((run_3d / "export" / "export.json").read_text())
     assert about["input"] == "standard deviations of each series, 0 its mean"
     assert about["graphs"]["detector"]["input"] == {"image": ["batch", 4, 16, 16, 16]}
@@ -151,13 +151,13 @@ def test_a_volume_goes_from_its_standardised_cube(
 
 @pytest.mark.slow
 def test_an_ensemble_with_trimmed_borders_is_exported(
-    door: Door, phantoms: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, phantoms: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     keys = [key.replace("model.", "model.member.") for key in TINY_XRAY]
     ensemble = [key for key in keys if not key.startswith("experiment=")]
     arguments = ["model=conv2d_ensemble", "dataset.trim_border=true", "train.max_epochs=1"]
-    assert door(*ensemble, phantoms, *arguments, "~task.then", "run_dir=run") == 0
-    assert door("task=export", "run_dir=run") == 0, capfd.readouterr().out
+    assert cli(*ensemble, phantoms, *arguments, "~task.then", "run_dir=run") == 0
+    assert cli("task=export", "run_dir=run") == 0, capfd.readouterr().out
     about = json.loads((tmp_path / "run" / "export" / "export.json").read_text())
     assert set(about["graphs"]) == {"encoder", "decoder", "network", "detector"}
     said = run_onnx(tmp_path / "run" / "export" / "detector.onnx", grey_image((50, 64))[None])

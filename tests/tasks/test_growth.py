@@ -12,16 +12,16 @@ from PIL import Image
 from vaelab.errors import UserError
 from vaelab.tasks.growth import Growth, resident_mib
 
-from ..conftest import TINY_MRI, TINY_XRAY, Door
+from ..conftest import CLI, TINY_MRI, TINY_XRAY
 
 
 @pytest.mark.slow
-def test_all_that_grows_is_measured_and_drawn(door: Door, phantoms: str, tmp_path: Path):
+def test_all_that_grows_is_measured_and_drawn(cli: CLI, phantoms: str, tmp_path: Path):
     asked = (
         "task.cases=[1,3]", "task.roi_sizes=[16,32]", "task.workers=[0]", "task.epochs=5",
         "task.base_filters=4",
     )  # fmt: skip
-    assert door(*TINY_MRI, phantoms, "task=growth", *asked, "hydra.run.dir=run") == 0
+    assert cli(*TINY_MRI, phantoms, "task=growth", *asked, "hydra.run.dir=run") == 0
     result = json.loads((tmp_path / "run" / "growth.json").read_text())
     assert result["cases"].keys() == {"1", "3"}
     assert result["roi_sizes"].keys() == {"16", "32"}
@@ -36,9 +36,9 @@ def test_all_that_grows_is_measured_and_drawn(door: Door, phantoms: str, tmp_pat
 
 
 def test_only_phantoms_can_be_made_as_large_as_asked(
-    door: Door, phantoms: str, capfd: pytest.CaptureFixture[str]
+    cli: CLI, phantoms: str, capfd: pytest.CaptureFixture[str]
 ):
-    assert door(*TINY_XRAY, phantoms, "task=growth") == 1
+    assert cli(*TINY_XRAY, phantoms, "task=growth") == 1
     assert "a ChestXrayDataModule cannot be made as large as asked" in capfd.readouterr().out
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ..conftest import Door
+from ..conftest import CLI
 
 
 def card_of(run: Path) -> tuple[dict[str, Any], str]:
@@ -18,13 +18,13 @@ def card_of(run: Path) -> tuple[dict[str, Any], str]:
 
 
 @pytest.fixture
-def judged(door: Door, run_2d: Path) -> Path:
-    assert door("task=evaluate", f"run_dir={run_2d}", "task.num_resamples=5") == 0
+def judged(cli: CLI, run_2d: Path) -> Path:
+    assert cli("task=evaluate", f"run_dir={run_2d}", "task.num_resamples=5") == 0
     return run_2d
 
 
-def test_the_figures_are_those_of_the_run(door: Door, judged: Path) -> None:
-    assert door("task=model_card", f"run_dir={judged}", "task.license=apache-2.0") == 0
+def test_the_figures_are_those_of_the_run(cli: CLI, judged: Path) -> None:
+    assert cli("task=model_card", f"run_dir={judged}", "task.license=apache-2.0") == 0
     head, body = card_of(judged)
     metrics = json.loads((judged / "metrics.json").read_text())
     (result,) = head["model-index"][0]["results"]
@@ -43,37 +43,35 @@ def test_the_figures_are_those_of_the_run(door: Door, judged: Path) -> None:
     assert "has not been measured for this run" in body  # no shift was tried
 
 
-def test_shifts_that_were_tried_are_on_the_card(door: Door, judged: Path) -> None:
+def test_shifts_that_were_tried_are_on_the_card(cli: CLI, judged: Path) -> None:
     shifts = "task.shifts=[gamma_1.4,black_frame]"
-    assert door("task=robustness", f"run_dir={judged}", shifts, "~task.scores") == 0
-    assert door("task=model_card", f"run_dir={judged}") == 0
+    assert cli("task=robustness", f"run_dir={judged}", shifts, "~task.scores") == 0
+    assert cli("task=model_card", f"run_dir={judged}") == 0
     found = json.loads((judged / "robustness.json").read_text())
     _, body = card_of(judged)
     assert f"{found['shifts']['black_frame']['auroc']:.3f}" in body
     assert "has not been measured for this run" not in body
 
 
-def test_a_run_without_labels_says_that_detection_was_not_measured(
-    door: Door, run_3d: Path
-) -> None:
-    assert door("task=evaluate", f"run_dir={run_3d}", "task.num_resamples=5") == 0
-    assert door("task=model_card", f"run_dir={run_3d}") == 0
+def test_a_run_without_labels_says_that_detection_was_not_measured(cli: CLI, run_3d: Path) -> None:
+    assert cli("task=evaluate", f"run_dir={run_3d}", "task.num_resamples=5") == 0
+    assert cli("task=model_card", f"run_dir={run_3d}") == 0
     head, body = card_of(run_3d)
     assert "detection has not been measured" in body
     assert head["metrics"] == ["mse"]
 
 
 def test_a_run_that_was_not_judged_has_no_card(
-    door: Door, run_2d: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, run_2d: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert door("task=model_card", f"run_dir={run_2d}") == 1
+    assert cli("task=model_card", f"run_dir={run_2d}") == 1
     assert "evaluate the run first with task=evaluate" in capfd.readouterr().out
     assert not (run_2d / "model_card.md").exists()
 
 
-def test_a_hub_reads_the_head_by_its_own_parser(door: Door, judged: Path) -> None:
+def test_a_hub_reads_the_head_by_its_own_parser(cli: CLI, judged: Path) -> None:
     hub = pytest.importorskip("huggingface_hub", reason="pip install 'vaelab[dev]'")
-    assert door("task=model_card", f"run_dir={judged}") == 0
+    assert cli("task=model_card", f"run_dir={judged}") == 0
     card = hub.ModelCard.load(judged / "model_card.md")
     assert card.data.library_name == "vaelab"
     assert card.data.model_name == judged.name

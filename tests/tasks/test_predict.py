@@ -16,11 +16,11 @@ from PIL import Image
 from vaelab.errors import UserError
 from vaelab.tasks.predict import Predict
 
-from ..conftest import Door
+from ..conftest import CLI
 
 
-def predict(door: Door, run_dir: Path, inputs: object, *arguments: str) -> int:
-    return door("task=predict", f"run_dir={run_dir}", f"task.inputs={inputs}", *arguments)
+def predict(cli: CLI, run_dir: Path, inputs: object, *arguments: str) -> int:
+    return cli("task=predict", f"run_dir={run_dir}", f"task.inputs={inputs}", *arguments)
 
 
 def rows(table: Path) -> dict[str, dict[str, str]]:
@@ -60,9 +60,9 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_every_image_gets_a_row_and_a_heat_map_and_the_unreadable_a_reason(
-    door: Door, run_2d: Path, pictures: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, run_2d: Path, pictures: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert predict(door, run_2d, f"'{pictures}'") == 1
+    assert predict(cli, run_2d, f"'{pictures}'") == 1
     shown = capfd.readouterr().out
     assert "2 of 8 inputs could not be read" in shown
     assert "there are no p-values" in shown
@@ -92,15 +92,15 @@ def test_every_image_gets_a_row_and_a_heat_map_and_the_unreadable_a_reason(
     }
 
 
-def test_a_score_is_the_one_that_evaluation_gives(door: Door, run_2d: Path) -> None:
-    assert door("task=evaluate", f"run_dir={run_2d}") == 0
+def test_a_score_is_the_one_that_evaluation_gives(cli: CLI, run_2d: Path) -> None:
+    assert cli("task=evaluate", f"run_dir={run_2d}") == 0
     with (run_2d / "scores.csv").open(newline="") as file:
         evaluated = {row["id"]: float(row["score"]) for row in csv.DictReader(file)}
     with (run_2d / "splits" / "test.csv").open(newline="") as file:
         paths = {row["id"]: row["path"] for row in csv.DictReader(file)}
     listed = run_2d / "test.txt"
     listed.write_text("\n".join(paths.values()))
-    assert predict(door, run_2d, listed, "task.save_maps=false") == 0
+    assert predict(cli, run_2d, listed, "task.save_maps=false") == 0
     judged = rows(run_2d / "predictions" / "predictions.csv")
     assert len(judged) == len(paths) == 12
     for name, row in judged.items():
@@ -111,7 +111,7 @@ def test_a_score_is_the_one_that_evaluation_gives(door: Door, run_2d: Path) -> N
 
 
 def test_a_calibrated_run_gives_p_values_and_flags(
-    door: Door, run_2d: Path, pictures: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, run_2d: Path, pictures: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     image = pictures / "A" / "1.png"
     calibration = run_2d / "calibration.json"
@@ -119,30 +119,30 @@ def test_a_calibrated_run_gives_p_values_and_flags(
     for level, p_value, flag in ((-1.0, 0.1, "1"), (1e12, 1.0, "0")):
         calibration.write_text(json.dumps({"count": 9, "scores": [level] * 9}))
         more = ("task.alpha=0.1", "task.save_maps=false")
-        assert predict(door, run_2d, f"'{image}'", *more) == 0
+        assert predict(cli, run_2d, f"'{image}'", *more) == 0
         (row,) = rows(run_2d / "predictions" / "predictions.csv").values()
         assert (float(row["p_value"]), row["flag"]) == (p_value, flag)
-    assert predict(door, run_2d, f"'{image}'", "task.save_maps=false") == 0
+    assert predict(cli, run_2d, f"'{image}'", "task.save_maps=false") == 0
     assert "task.alpha=0.05: nothing can be flagged" in capfd.readouterr().out
     # Scores of another kind say nothing of these.
     calibration.write_text(json.dumps({"count": 1, "scores": [0.0], "score": "KL"}))
-    assert predict(door, run_2d, f"'{image}'", "task.save_maps=false", "score=squared_error") == 0
+    assert predict(cli, run_2d, f"'{image}'", "task.save_maps=false", "score=squared_error") == 0
     (row,) = rows(run_2d / "predictions" / "predictions.csv").values()
     assert row["p_value"] == ""
 
 
 def test_the_training_data_are_needed_for_heat_maps_only(
-    door: Door, run_2d: Path, xray_run: Path, pictures: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, run_2d: Path, xray_run: Path, pictures: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     image = f"'{pictures / 'A' / '1.png'}'"
     saved = OmegaConf.load(run_2d / "config_resolved.yaml")
     del saved.dataset["phantoms"]
     saved.dataset.root_dir = "absent"
     OmegaConf.save(saved, run_2d / "config_resolved.yaml")
-    assert predict(door, run_2d, image) == 1
+    assert predict(cli, run_2d, image) == 1
     assert "task.save_maps=false" in capfd.readouterr().out
     assert not (run_2d / "predictions" / "predictions.csv").exists()
-    assert predict(door, run_2d, image, "task.save_maps=false") == 0
+    assert predict(cli, run_2d, image, "task.save_maps=false") == 0
     assert len(rows(run_2d / "predictions" / "predictions.csv")) == 1
     assert sizes(run_2d / "predictions") == {}
     # Once measured, the colour scale is the run's own.
@@ -150,9 +150,9 @@ def test_the_training_data_are_needed_for_heat_maps_only(
     absent = kept.read_text()
     with_data = (xray_run / "config_resolved.yaml").read_text()
     kept.write_text(with_data.replace(str(xray_run), str(run_2d)))
-    assert predict(door, run_2d, image) == 0
+    assert predict(cli, run_2d, image) == 0
     kept.write_text(absent)
-    assert predict(door, run_2d, image) == 0
+    assert predict(cli, run_2d, image) == 0
     assert len(sizes(run_2d / "predictions")) == 1
 
 
@@ -166,20 +166,20 @@ def test_the_training_data_are_needed_for_heat_maps_only(
     ],
 )
 def test_without_anything_to_judge_nothing_is_done(
-    door: Door,
+    cli: CLI,
     run_2d: Path,
     capfd: pytest.CaptureFixture[str],
     arguments: list[str],
     message: str,
 ) -> None:
     Path("empty").mkdir()
-    assert door("task=predict", f"run_dir={run_2d}", *arguments) == 1
+    assert cli("task=predict", f"run_dir={run_2d}", *arguments) == 1
     assert message in capfd.readouterr().out
     assert not (run_2d / "predictions").exists()
 
 
 def test_a_subject_gets_a_map_that_lies_on_its_own_files(
-    door: Door, run_3d: Path, tmp_path: Path, phantoms: str
+    cli: CLI, run_3d: Path, tmp_path: Path, phantoms: str
 ) -> None:
     (tree,) = Path(phantoms.split("=", 1)[1]).glob("phantom_mri*-4patients-1followups-6.0mm-seed0")
     new = tmp_path / "new"
@@ -195,7 +195,7 @@ def test_a_subject_gets_a_map_that_lies_on_its_own_files(
                 cut = len(content) // 2 if missing is None else len(content)
                 (new / name / f"{name}-{key}.nii.gz").write_bytes(content[:cut])
     output = tmp_path / "out"
-    assert predict(door, run_3d, new, f"task.output_dir={output}") == 1
+    assert predict(cli, run_3d, new, f"task.output_dir={output}") == 1
     table = rows(output / "predictions.csv")
     assert set(table) == {whole[0], f"more/{whole[1]}", "S-1", "S-2"}
     assert "readable" in table["S-1"]["error"]
@@ -219,9 +219,9 @@ def test_a_subject_gets_a_map_that_lies_on_its_own_files(
     [("squared_error", "evidence of SquaredError"), ("kl", "|x − x̂|, since KL has no place")],
 )
 def test_what_maps_show_is_said(
-    door: Door, run_2d: Path, pictures: Path, score: str, shown: str
+    cli: CLI, run_2d: Path, pictures: Path, score: str, shown: str
 ) -> None:
-    assert predict(door, run_2d, f"'{pictures / 'A' / '1.png'}'", f"score={score}") == 0
+    assert predict(cli, run_2d, f"'{pictures / 'A' / '1.png'}'", f"score={score}") == 0
     said = json.loads((run_2d / "predictions" / "predictions.json").read_text())
     assert said["maps_show"] == shown
 

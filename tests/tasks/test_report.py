@@ -12,7 +12,7 @@ import pytest
 from vaelab.errors import UserError
 from vaelab.tasks.report import Report
 
-from ..conftest import Door
+from ..conftest import CLI
 
 
 def write_scores(path: Path, rows: list[tuple[str, str, float]]) -> Path:
@@ -41,13 +41,13 @@ def test_impossible_sizes_are_refused():
 
 
 def test_a_run_must_be_evaluated_before_it_is_reported(
-    door: Door, run_2d: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, run_2d: Path, capfd: pytest.CaptureFixture[str]
 ):
-    assert door("task=report", f"run_dir={run_2d}") == 1
+    assert cli("task=report", f"run_dir={run_2d}") == 1
     assert "task=evaluate" in capfd.readouterr().out
 
-    assert door("task=evaluate", f"run_dir={run_2d}") == 0
-    assert door("task=report", f"run_dir={run_2d}", "task.max_cases=3") == 0
+    assert cli("task=evaluate", f"run_dir={run_2d}") == 0
+    assert cli("task=report", f"run_dir={run_2d}", "task.max_cases=3") == 0
     page = (run_2d / "report.html").read_text()
     assert "AUROC" in page
     assert "phantom_xray" in page  # the config
@@ -55,10 +55,10 @@ def test_a_run_must_be_evaluated_before_it_is_reported(
     assert f"{auroc:.4f}".rstrip("0").rstrip(".") in page
 
 
-def test_the_viewer_has_the_proportions_of_the_voxels(door: Door, run_3d: Path):
+def test_the_viewer_has_the_proportions_of_the_voxels(cli: CLI, run_3d: Path):
     thick = "dataset.spacing=[12,6,24]"  # mm
-    assert door("task=evaluate", f"run_dir={run_3d}", thick) == 0
-    assert door("task=report", f"run_dir={run_3d}", thick) == 0
+    assert cli("task=evaluate", f"run_dir={run_3d}", thick) == 0
+    assert cli("task=report", f"run_dir={run_3d}", thick) == 0
     page = (run_3d / "report.html").read_text()
     volumes = re.findall(r'class="volume">(.*?)</script>', page)
     assert volumes

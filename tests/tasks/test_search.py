@@ -20,7 +20,7 @@ from vaelab.runs.status import Status, begin, end
 from vaelab.tasks import search as module
 from vaelab.tasks.search import Search
 
-from ..conftest import TINY_XRAY, Door
+from ..conftest import CLI, TINY_XRAY
 
 optuna = pytest.importorskip("optuna")
 
@@ -303,7 +303,7 @@ def test_a_trial_that_outlived_its_search_is_waited_for(
 
 
 @pytest.mark.slow
-def test_a_search_through_the_door_trains_and_goes_on(door: Door, phantoms: str, tmp_path: Path):
+def test_a_search_through_the_door_trains_and_goes_on(cli: CLI, phantoms: str, tmp_path: Path):
     keys = dict(argument.split("=", 1) for argument in [*TINY_XRAY, phantoms])
     shared = ", ".join(f"{key}: {value}" for key, value in keys.items())
     command = (
@@ -311,14 +311,14 @@ def test_a_search_through_the_door_trains_and_goes_on(door: Door, phantoms: str,
         "task.space={train.lr: {low: 1e-4, high: 1e-2, log: true}}",
         "logging.progress_bar=false",
     )  # fmt: skip
-    assert door(*command) == 0
+    assert cli(*command) == 0
     (folder,) = tmp_path.glob("outputs/*_search")
     assert (folder / "trial_0" / "checkpoints" / "vae_m4_best.pth").is_file()
     assert not (folder / "trial_0" / "metrics.json").exists()
     # A second trial that ended just before the search was cut off, which saves a process here.
     shutil.copytree(folder / "trial_0", folder / "trial_1")
-    assert door(*command, "task.trials=2", f"run_dir={folder}") == 0
+    assert cli(*command, "task.trials=2", f"run_dir={folder}") == 0
     assert [row["state"] for row in table(folder)] == ["complete"] * 2
-    assert door("task=compare", f"task.runs={folder}") == 0
+    assert cli("task=compare", f"task.runs={folder}") == 0
     with (folder / "comparison" / "comparison.csv").open() as file:
         assert [row["run"] for row in csv.DictReader(file)] == ["trial_0", "trial_1"]

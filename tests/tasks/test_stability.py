@@ -24,7 +24,7 @@ from vaelab.runs.status import Status, read_status
 from vaelab.tasks.stability import Stability, Thresholds
 from vaelab.training.module import VAELitModule
 
-from ..conftest import TINY_MRI, Door
+from ..conftest import CLI, TINY_MRI
 
 COHORT = ("dataset.phantoms.num_patients=12", "dataset.phantoms.num_followups=2")
 ARGUMENTS = ("~task.then", "train.max_epochs=1", "train.kl_annealing_epochs=1")
@@ -39,9 +39,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run_dir(door: Door, phantoms: str, trained: Path, tmp_path: Path) -> Path:
+def run_dir(cli: CLI, phantoms: str, trained: Path, tmp_path: Path) -> Path:
     if not trained.exists():
-        assert door(*TINY_MRI, *COHORT, phantoms, *ARGUMENTS, f"run_dir={trained}") == 0
+        assert cli(*TINY_MRI, *COHORT, phantoms, *ARGUMENTS, f"run_dir={trained}") == 0
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
@@ -63,7 +63,7 @@ def weights_of(run: Path) -> dict[str, torch.Tensor]:
 
 
 def test_a_run_and_its_copy_have_one_space(
-    door: Door, run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: CLI, run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     shutil.copytree(run_dir, tmp_path / "copy")
     spacings: list[list[float]] = []
@@ -74,7 +74,7 @@ def test_a_run_and_its_copy_have_one_space(
         return original(self, x, generator, spacing)
 
     monkeypatch.setattr(Rescan, "__call__", listening)
-    assert door(*QUICK, f"run_dir={run_dir}", f"task.runs=[{tmp_path / 'copy'}]") == 0
+    assert cli(*QUICK, f"run_dir={run_dir}", f"task.runs=[{tmp_path / 'copy'}]") == 0
     result = result_of(run_dir)
     for name in BETWEEN:
         measure = result["measures"][name]
@@ -91,11 +91,11 @@ def test_a_run_and_its_copy_have_one_space(
 
 
 def test_runs_of_two_seeds_are_compared_in_a_table_and_a_picture(
-    door: Door, run_dir: Path, phantoms: str, tmp_path: Path
+    cli: CLI, run_dir: Path, phantoms: str, tmp_path: Path
 ):
     other = ("train.seed=7", "run_dir=sweep/other")
-    assert door(*TINY_MRI, *COHORT, phantoms, *ARGUMENTS, *other) == 0
-    assert door(*QUICK, f"run_dir={run_dir}", "task.runs=[sweep]") == 0
+    assert cli(*TINY_MRI, *COHORT, phantoms, *ARGUMENTS, *other) == 0
+    assert cli(*QUICK, f"run_dir={run_dir}", "task.runs=[sweep]") == 0
     result = result_of(run_dir)
     assert (result["scans"], result["patients"]) == (14, 12)
     assert [run["name"] for run in result["runs"]] == ["run", "other"]
@@ -111,23 +111,23 @@ def test_runs_of_two_seeds_are_compared_in_a_table_and_a_picture(
     assert (run_dir / "figures" / "stability.png").stat().st_size > 10_000
 
 
-def test_a_collapsed_run_is_named_and_nothing_is_stable(door: Door, run_dir: Path, tmp_path: Path):
+def test_a_collapsed_run_is_named_and_nothing_is_stable(cli: CLI, run_dir: Path, tmp_path: Path):
     flat = shutil.copytree(run_dir, tmp_path / "flat")
     state = weights_of(flat)
     state["mu_head.weight"].zero_()
     torch.save(state, flat / "checkpoints" / "vae_best.pth")
-    assert door(*QUICK, f"run_dir={run_dir}", f"task.runs=[{flat}]") == 0
+    assert cli(*QUICK, f"run_dir={run_dir}", f"task.runs=[{flat}]") == 0
     result = result_of(run_dir)
     assert result["verdict"] == "not stable"
     assert "flat" in result["collapsed"]
     assert result["measures"]["aligned_r2"]["estimate"]["value"] == pytest.approx(0)
 
 
-def test_the_validation_split_alone_can_be_asked_for(door: Door, run_dir: Path, tmp_path: Path):
+def test_the_validation_split_alone_can_be_asked_for(cli: CLI, run_dir: Path, tmp_path: Path):
     shutil.copytree(run_dir, tmp_path / "copy")
     arguments = (*QUICK, f"run_dir={run_dir}", f"task.runs=[{tmp_path / 'copy'}]")
     # 5 of 12 patients: too few to fit and score an alignment.
-    assert door(*arguments, "task.subjects=val", "task.neighbours=1") == 1
+    assert cli(*arguments, "task.subjects=val", "task.neighbours=1") == 1
     assert not (run_dir / "stability.json").exists()
 
 
@@ -136,13 +136,13 @@ class PowerFailureError(Exception):
 
 
 @pytest.fixture
-def started(door: Door, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+def started(cli: CLI, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """What seeds were started with; they are trained in this process, which costs no import."""
     calls: list[list[str]] = []
 
     def here(folder: Path, arguments: list[str]) -> Status:
         calls.append(list(arguments))
-        assert door(*arguments) in (0, 1)
+        assert cli(*arguments) in (0, 1)
         return read_status(folder) or Status("failed")
 
     monkeypatch.setattr(seed_runs, "run_apart", here)
@@ -150,7 +150,7 @@ def started(door: Door, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def test_a_seed_is_trained_once_on_the_split_of_the_run(
-    door: Door, started: list[list[str]], run_dir: Path
+    cli: CLI, started: list[list[str]], run_dir: Path
 ):
     child = run_dir / "seeds" / "seed_5"
     assert train_seeds(run_of(run_dir), [5]) == [child]
@@ -159,7 +159,7 @@ def test_a_seed_is_trained_once_on_the_split_of_the_run(
     assert not torch.equal(
         weights_of(child)["mu_head.weight"], weights_of(run_dir)["mu_head.weight"]
     )
-    assert door(*QUICK, f"run_dir={run_dir}", "task.seeds=[5]") == 0
+    assert cli(*QUICK, f"run_dir={run_dir}", "task.seeds=[5]") == 0
     assert [run["name"] for run in result_of(run_dir)["runs"]] == ["run", "seed_5"]
     assert (child / "checkpoints" / "vae_best.pth").stat().st_mtime_ns == first
     assert len(started) == 1
@@ -216,22 +216,22 @@ def test_a_seed_that_was_cut_off_before_its_first_checkpoint_starts_anew(
     assert begun[-1] == f"run_dir={left.parent}"
 
 
-def test_one_run_is_not_enough(door: Door, run_dir: Path, capfd: pytest.CaptureFixture[str]):
-    assert door(*QUICK, f"run_dir={run_dir}") == 1
+def test_one_run_is_not_enough(cli: CLI, run_dir: Path, capfd: pytest.CaptureFixture[str]):
+    assert cli(*QUICK, f"run_dir={run_dir}") == 1
     assert "at least two runs are needed, found 1" in capfd.readouterr().out
 
 
 def test_a_folder_without_runs_is_refused(
-    door: Door, run_dir: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, run_dir: Path, capfd: pytest.CaptureFixture[str]
 ):
-    assert door(*QUICK, f"run_dir={run_dir}", "task.runs=[nowhere]") == 1
+    assert cli(*QUICK, f"run_dir={run_dir}", "task.runs=[nowhere]") == 1
     assert "task.runs=nowhere: there is no such folder" in capfd.readouterr().out
 
 
 def test_more_neighbours_than_patients_allow_are_refused(
-    door: Door, run_dir: Path, capfd: pytest.CaptureFixture[str]
+    cli: CLI, run_dir: Path, capfd: pytest.CaptureFixture[str]
 ):
-    assert door(*QUICK, f"run_dir={run_dir}", "task.neighbours=6") == 1
+    assert cli(*QUICK, f"run_dir={run_dir}", "task.neighbours=6") == 1
     assert "task.neighbours=6: 12 patients are too few; at least 14" in capfd.readouterr().out
 
 

@@ -17,7 +17,7 @@ from lightning.pytorch.plugins.environments import (
 from vaelab.runs.history import read_history
 from vaelab.training.hardware import Hardware
 
-from ..conftest import TINY_XRAY, Door
+from ..conftest import CLI, TINY_XRAY
 
 # What sbatch and salloc set for --ntasks=2; srun adds SLURM_STEP_NUM_TASKS to each of its tasks.
 ALLOCATION = {
@@ -49,10 +49,10 @@ def environments() -> list[ClusterEnvironment]:
 
 @pytest.mark.filterwarnings("error:The `srun` command")
 def test_where_slurm_is_installed_there_is_no_warning_of_srun(
-    door: Door, phantoms: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: CLI, phantoms: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", srun_installed(tmp_path))
-    assert door(*SHORT, phantoms) == 0
+    assert cli(*SHORT, phantoms) == 0
 
 
 @pytest.mark.launcher
