@@ -90,7 +90,6 @@ def test_all_that_is_promised_is_measured_and_written(
     epoch = result["epoch"]
     parts = [epoch[part] for part in ("waiting_for_data", "training_steps", "rest")]
     assert sum(parts) == pytest.approx(1)
-    assert all(0 <= part <= 1 for part in parts)
 
     measured = dict(numbers(result))
     assert all(math.isfinite(value) for value in measured.values())

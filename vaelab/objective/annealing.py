@@ -41,6 +41,12 @@ class Annealing(Protocol):
 class Constant:
     """The same beta in every epoch (Higgins et al. 2017).
 
+    Compared with linear annealing over 10 of 40 epochs (2026-11-23; three seeds each on one split
+    of 300 phantoms of 240 patients, 32³ at 6 mm, z_dim 32, base_filters 8, lr 1e-3): val/neg_elbo
+    lower in each seed, by 1.4 % on average; neighbours shared between seeds 0.66 instead of 0.62
+    beyond chance, aligned R² 0.92 for both; no seed collapsed. On 52 phantoms the two did not
+    differ by more than their seeds do.
+
     Raises:
         UserError: for a beta that is negative or not finite.
     """

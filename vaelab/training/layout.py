@@ -1,4 +1,13 @@
-"""Channels-last: a memory layout of images and weights in which convolutions are often faster."""
+"""Channels-last: a memory layout of images and weights in which convolutions are often faster.
+
+By ``task=benchmark`` on two cores of an Intel Xeon with avx512_bf16, alone, rounds in turn;
+float32 in the default layout is 1 (2026-11-24): channels-last 1.15 ± 0.09 times as fast for Exp1
+at 2×4×128³ (seven rounds), 1.08 ± 0.12 at 64³, 1.33 ± 0.18 for the demo, 0.99 ± 0.05 at 4×4×32³
+with 16 filters, 1.14 ± 0.06 for X-rays; exact but for rounding. An AMD EPYC at 1×4×128³: 1.5
+times. With bfloat16 in this layout 0.79 ± 0.08 for Exp1 and 0.77 ± 0.07 for X-rays, 2.8 on that
+EPYC: it depends on the processor. Activation checkpointing: 0.95 ± 0.06 for Exp1, 2.8 GiB instead
+of 3.0.
+"""
 
 from __future__ import annotations
 

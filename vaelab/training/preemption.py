@@ -16,7 +16,7 @@ from vaelab.runs.processes import this_process
 
 
 class Preemption(Callback):
-    """Within this context SIGTERM raises ``Interrupted``; as a callback it leaves training be.
+    """Within this context SIGTERM raises ``Interrupted``; during training it defers to Lightning.
 
     In the training loop of one process Lightning's own handler works: it lets the batch end and
     then raises ``SIGTERMException``. Of several processes it asks the others from inside the

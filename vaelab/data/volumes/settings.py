@@ -41,7 +41,13 @@ class VolumeSettings:
     with_seg: bool = True
     """Whether records have a ``seg``."""
     nonzero: bool = False
-    """Standardise voxels that are not 0 among themselves and leave the others at 0."""
+    """Standardise voxels that are not 0 among themselves and leave the others at 0.
+
+    The squared error of a stripped volume is largely the outline of the brain; this gives the
+    weight to what is in it: ``exp1_stable`` without it told tumour volume with an R² of 0.00
+    instead of 0.50 (seed 0), with a squared error in the brain of 0.75 instead of 0.45 of its
+    variance.
+    """
     crop: str = CROP_CENTRE
     """About the "centre" of the volume, or that of the "brain": the box of what is not 0 in the
     first series. Planes of background that this puts out of the way are not standardised over."""
