@@ -91,7 +91,7 @@ def _localisation_rows(found: Localisation) -> list[MetricRow]:
     ]
     if found.detection_rate is not None:
         alarms = (
-            f"{found.false_positives_per_image:.2g} false alarms per image, "
+            f"{found.false_positives_per_image:.1f} false alarms per image, "
             f"{100 * found.flagged_share:.2g} % of all {found.unit}s flagged"
         )
         note = f"share of {found.lesions} lesions, at the same threshold; {alarms}"
