@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from vaelab.data.phantoms.xray import PhantomXray
-from vaelab.progress import progress
+from vaelab.progress import progress, set_job
 
 
 class Terminal(io.StringIO):
@@ -31,6 +31,18 @@ def test_a_bar_is_drawn_on_a_terminal_where_it_is_asked_for(
     PhantomXray(num_train=2, num_test=2, image_size=48).prepare(tmp_path, asked)
     for name in ("counting", "writing X-ray phantoms"):
         assert (name in stream.getvalue()) == shown, name
+
+
+def test_bars_of_jobs_side_by_side_have_their_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    set_job("train.lr=0.1")
+    try:
+        list(progress(range(3), "counting", shown=True))
+    finally:
+        set_job("")
+    assert "\rtrain.lr=0.1: counting: " in terminal.getvalue()
+    list(progress(range(3), "alone", shown=True))
+    assert ": alone" not in terminal.getvalue()
 
 
 def test_nothing_draws_a_bar_of_its_own() -> None:

@@ -24,7 +24,7 @@ from .conftest import assert_same_training
 
 pytestmark = pytest.mark.slurm
 
-EPOCHS = 12
+EPOCHS = 40  # long enough to be met in the middle
 SETTINGS = (
     *TINY_XRAY, f"train.max_epochs={EPOCHS}", "dataset.batch_size=6", "train.lr=1e-2",
     "logging.recon_every_n_epochs=4", "logging.num_recon_samples=1", "~task.then",
@@ -113,7 +113,7 @@ def test_each_job_has_its_own_fate_and_the_same_command_ends_them_all(
     it = sweep(JOBS)
     submitter = it.start()
     wait_for(begun(it, 2), "two jobs to train")
-    first, second = (run for run in it.runs() if it.epochs(run) >= 2)
+    first, second = [run for run in it.runs() if it.epochs(run) >= 2][:2]
     it.cluster.cancel(it.job_id(first))
     it.kill(second)
     (third,) = {Path(f"train.kl_beta={beta}").name for beta in ("0.5", "1", "4")} - {
@@ -137,7 +137,7 @@ def test_time_limits_and_requeues_need_nobody(
     it = sweep(JOBS, f"dataset.num_workers={workers}")
     submitter = it.start()
     wait_for(begun(it, 2), "two jobs to train")
-    limited, requeued = (run for run in it.runs() if it.epochs(run) >= 2)
+    limited, requeued = [run for run in it.runs() if it.epochs(run) >= 2][:2]
     submitter.kill()
     submitter.wait()
     it.cluster.requeue(it.job_id(requeued))

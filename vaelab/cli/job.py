@@ -24,6 +24,7 @@ from vaelab.cli.run_config import RunConfig, owns
 from vaelab.cli.sweep import SweepRecord
 from vaelab.cli.sweep_table import KEYBOARD_INTERRUPT, Attempt, Outcome
 from vaelab.errors import EXIT_INTERRUPTED, Interrupted, UserError
+from vaelab.progress import set_job
 from vaelab.runs.folder import RunFolder
 from vaelab.runs.processes import this_process
 from vaelab.runs.status import Refused, as_number, begin, end, locked, read_status
@@ -89,6 +90,8 @@ def job(cfg: DictConfig) -> Any:
         sys.exit(train_as_rank(process))
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     attempt = Attempt.current()
+    if attempt is not None and SweepRecord.open is None:  # side by side with others
+        set_job(run_dir.name)
     if attempt is not None and attempt.stopped():
         before = read_status(run_dir)
         if before is not None and before.state == "done":

@@ -23,7 +23,7 @@ from vaelab.errors import Interrupted, UserError
 from vaelab.models.vae import VAE
 from vaelab.objective.annealing import Annealing
 from vaelab.objective.contract import Objective
-from vaelab.progress import is_shown
+from vaelab.progress import is_shown, titled
 from vaelab.report.canvas import save_figure
 from vaelab.report.slices import reconstruction_slices
 from vaelab.runs.folder import RunFolder
@@ -52,6 +52,16 @@ SHOWN = (
     "val/recon_at_zero", "val/recon_at_draw",
 )  # fmt: skip
 """Metrics in the log's line of each epoch."""
+
+
+class EpochBar(TQDMProgressBar):
+    """Lightning's bar, with the job's name where jobs run side by side."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        """Name job and epoch."""
+        super().on_train_epoch_start(trainer)
+        bar = self.train_progress_bar
+        bar.set_description_str(titled(bar.desc))
 
 
 def fit(
@@ -206,5 +216,5 @@ def _usual_callbacks(
         limit = timedelta(minutes=settings.max_minutes)
         callbacks.append(Timer(limit, interval="epoch"))
     if is_shown(logging_settings.progress_bar):
-        callbacks.append(TQDMProgressBar(leave=False))
+        callbacks.append(EpochBar(leave=False))
     return callbacks
