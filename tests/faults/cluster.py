@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -49,6 +50,11 @@ class Cluster:
 
     def until_empty(self) -> None:
         wait_for(lambda: not self.jobs(), "the queue to be empty")
+
+    def restarts(self, job: str) -> int:
+        """How often a job was put back; 0 of one that is gone."""
+        found = re.search(r"Restarts=(\d+)", self.ask("scontrol", "show", "job", job))
+        return int(found[1]) if found else 0
 
     def time_limit(self, job: str) -> None:
         """What ``--signal`` does before the end: all processes of the job get the signal."""

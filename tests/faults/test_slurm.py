@@ -144,8 +144,15 @@ def test_time_limits_and_requeues_need_nobody(
     for epochs in (2, 5):
         wait_for(lambda n=epochs: it.epochs(limited) >= n, f"{epochs} epochs")  # type: ignore[misc]
         job = it.job_id(limited)
+        before = it.cluster.restarts(job)
         it.cluster.time_limit(job)
-        wait_for(lambda j=job: it.cluster.jobs().get(j) == "PENDING", "a requeue")  # type: ignore[misc]
+        wait_for(
+            lambda j=job, n=before: (
+                it.cluster.restarts(j) > n  # type: ignore[misc]
+                and it.cluster.jobs().get(j) != "PENDING"
+            ),
+            "a requeue",
+        )
     it.cluster.until_empty()
     assert it("sweep.mode=show") == 0, it.said
     assert table(it) == [("0.5", "done"), ("1", "done"), ("4", "done")]
