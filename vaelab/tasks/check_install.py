@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from vaelab.assembly import Run, Task
 from vaelab.atomic import write_json
+from vaelab.data.workers import SHARED
 from vaelab.errors import UserError
 from vaelab.training.hardware import Hardware
 
@@ -94,10 +95,9 @@ class CheckInstall(Task):
             "disk", shutil.disk_usage(folder).free, LITTLE_DISK,
             "name another disk with run_dir= and dataset.cache_dir=, or set dataset.cache_rate=0",
         )  # fmt: skip
-        shared = Path("/dev/shm")  # noqa: S108  # where loader workers hand over batches
-        if shared.is_dir():
+        if SHARED.is_dir():
             yield enough(
-                "shared memory", shutil.disk_usage(shared).free, LITTLE_SHARED,
+                "shared memory", shutil.disk_usage(SHARED).free, LITTLE_SHARED,
                 "set dataset.num_workers=0, or start the container with --shm-size=8g",
             )  # fmt: skip
 
