@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from vaelab.evaluation.results import Decisions
 from vaelab.metrics.detection import (
     Detection,
     detection_metrics,
-    detection_with_intervals,
+    intervals_where_possible,
     subgroup_detection,
     subgroup_of,
 )
@@ -44,13 +45,13 @@ def detect(
     assert predictions.labels is not None
     wanted = np.array([chosen is None or name in chosen for name in predictions.ids])
     scores, labels = predictions.score[wanted], predictions.labels[wanted]
-    patients = _where(predictions.patients, wanted)
+    patients = list(compress(predictions.patients, wanted))
     found = detection_metrics(scores, labels)
-    if min(len(set(_where(patients, labels == label))) for label in (0, 1)) < 2:
-        return found
-    estimates = detection_with_intervals(
-        scores, labels, patients, num_resamples=bootstrap.num_resamples, seed=bootstrap.seed
+    estimates = intervals_where_possible(
+        scores, labels, patients, bootstrap.num_resamples, bootstrap.seed
     )
+    if estimates is None:
+        return found
     ends = {name: (estimate.low, estimate.high) for name, estimate in estimates.items()}
     return replace(found, intervals_95_percent=ends)
 
@@ -81,7 +82,3 @@ def decide(predictions: Predictions, calibrated: Calibrated, alpha: float) -> De
         false_alarm_rate=float(flagged[predictions.labels == 0].mean()),
         sensitivity=float(flagged[predictions.labels == 1].mean()),
     )
-
-
-def _where(values: Sequence[str], chosen: np.ndarray) -> list[str]:
-    return [value for value, wanted in zip(values, chosen, strict=True) if wanted]

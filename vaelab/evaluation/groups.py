@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import compress, pairwise
 
 import numpy as np
 
 from vaelab.data.groups import Groups
 from vaelab.evaluation.predictions import Predictions
 from vaelab.metrics.bootstrap import Estimate
-from vaelab.metrics.detection import detection_metrics, detection_with_intervals
+from vaelab.metrics.detection import detection_metrics, intervals_where_possible
 
 PARTS = 3
 """Groups that a column of numbers is cut into, as equal in size as ties allow."""
@@ -75,15 +75,9 @@ def _within(
     for name in names:
         inside = of_image == name
         scores, own = predictions.score[inside], labels[inside]
-        patients = [p for p, wanted in zip(predictions.patients, inside, strict=True) if wanted]
-        sizes = [
-            len({p for p, label in zip(patients, own, strict=True) if label == of}) for of in (0, 1)
-        ]
-        auroc = None
-        if min(sizes) >= 2:
-            auroc = detection_with_intervals(
-                scores, own, patients, num_resamples=num_resamples, seed=seed
-            )["auroc"]
+        patients = list(compress(predictions.patients, inside))
+        estimates = intervals_where_possible(scores, own, patients, num_resamples, seed)
+        auroc = estimates["auroc"] if estimates else None
         found[name] = GroupDetection(int((own == 0).sum()), int((own == 1).sum()), auroc)
     known = of_image != UNKNOWN
     alone = None

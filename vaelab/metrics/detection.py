@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 from sklearn.metrics import roc_curve
@@ -129,8 +130,7 @@ def detection_with_intervals(
         UserError: as ``detection_metrics``, and when a class has fewer than two patients.
     """
     _check(scores, labels)
-    of_image = np.array(list(patients))
-    normal, sick = (len(np.unique(of_image[labels == label])) for label in (0, 1))
+    normal, sick = _patients_of_classes(labels, patients)
     if min(normal, sick) < 2:
         raise UserError(
             "a confidence interval needs at least two patients of each class; there are "
@@ -144,6 +144,27 @@ def detection_with_intervals(
     return {
         name: interval(np.concatenate([result[name] for result in results])) for name in results[0]
     }
+
+
+def intervals_where_possible(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    patients: Sequence[str],
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Estimate] | None:
+    """``detection_with_intervals``; None where a class has fewer than two patients."""
+    if min(_patients_of_classes(labels, patients)) < 2:
+        return None
+    return detection_with_intervals(
+        scores, labels, patients, num_resamples=num_resamples, seed=seed
+    )
+
+
+def _patients_of_classes(labels: np.ndarray, patients: Sequence[str]) -> tuple[int, int]:
+    """How many patients have normal images, and how many have sick ones."""
+    normal, sick = (len(set(compress(patients, labels == label))) for label in (0, 1))
+    return normal, sick
 
 
 def resampled_detection(
