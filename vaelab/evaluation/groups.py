@@ -17,8 +17,8 @@ from vaelab.evaluation.predictions import Predictions
 from vaelab.metrics.bootstrap import Estimate
 from vaelab.metrics.detection import detection_metrics, intervals_where_possible
 
-PARTS = 3
-"""Groups that a column of numbers is cut into, as equal in size as ties allow."""
+BANDS = 3
+"""Bands that a column of numbers is cut into, as equal in size as ties allow."""
 FEWEST_VALUES = 6
 """Distinct numbers from which on a column is cut."""
 UNKNOWN = "not known"
@@ -94,7 +94,7 @@ def _labels(ids: Sequence[str], known: Mapping[str, str]) -> list[str]:
     if any(number is None for number in numbers) or len(set(numbers)) < FEWEST_VALUES:
         return [value or UNKNOWN for value in values]
     finite = np.array([number for number in numbers if number is not None])
-    edges = np.unique(np.quantile(finite, np.arange(1, PARTS) / PARTS, method="lower"))
+    edges = np.unique(np.quantile(finite, np.arange(1, BANDS) / BANDS, method="lower"))
     names = [f"up to {edges[0]:g}"]
     names += [f"above {low:g} to {high:g}" for low, high in pairwise(edges)]
     names += [f"above {edges[-1]:g}"]

@@ -28,7 +28,7 @@ from vaelab.metrics.factors import NAMES
 
 log = logging.getLogger(__name__)
 
-PARTS = ".parts"
+SHARDS = ".parts"
 """Beside the results: one Parquet file for each shard, a few kB a subject."""
 
 

@@ -22,7 +22,7 @@ from vaelab.evaluation.judge import Encoding, Judge, covariates_of, encodings, j
 from vaelab.latents.covariates import read_covariates
 from vaelab.latents.factor_table import as_columns, is_of_label
 from vaelab.latents.pictures import choose_colors, draw_latents
-from vaelab.latents.shards import PARTS, Shard, Work, assemble, is_whole
+from vaelab.latents.shards import SHARDS, Shard, Work, assemble, is_whole
 from vaelab.latents.sources import Source, Sources, Unreadable, own_sources, sources_of_inputs
 from vaelab.latents.table import Latents, read_latents, to_arrow
 from vaelab.metrics.factors import NAMES
@@ -119,7 +119,7 @@ class Encode(Task):
                 "weights_sha256": judge.weights_digest,
             },
             settings=run.data.sample_settings(),
-            folder=folder / PARTS,
+            folder=folder / SHARDS,
         )
         shards = work.plan(subjects.members, self.shard_size)
         _encode(judge, subjects, work, shards, {} if self.inputs else judge.encodings)
